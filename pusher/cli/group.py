@@ -1,0 +1,52 @@
+"""The `pusher` command: which commands there are, and in which file each lives."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from pusher.version import __version__
+
+__all__ = ["command"]
+
+_COMMANDS = {
+    "push": "Push a change stream into a bridge and confirm a sample of it.",
+    "bridge": "Run a local Ecommerce Bridge.",
+    "demo": "The whole job on a bundled stream, against an embedded bridge.",
+    "generate": "Write a change stream of any size.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name, so that help and version need not load them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        found: click.Command = import_module(f"pusher.cli.{cmd_name}").command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`pusher COMMAND --help` tells more. Begin with `pusher demo`.",
+)
+@click.version_option(__version__, prog_name="pusher")
+def command() -> None:
+    """Push NDJSON change streams into an Ecommerce Bridge v2.
+
+    Messages are grouped per store and type, sent in batches with bounded concurrency, kept in order
+    per object, and confirmed by a sample. Nothing is lost silently.
+    """

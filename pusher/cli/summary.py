@@ -1,0 +1,72 @@
+"""The end of a run in a few lines for people."""
+
+from __future__ import annotations
+
+from pusher.report import Confirmation, Report
+
+__all__ = ["summary"]
+
+
+def summary(report: Report) -> str:
+    """The report's main facts, a line each."""
+    messages, requests = report.messages, report.requests
+    facts = (
+        f"{report.outcome}: {messages.delivered:,} of {_plural(messages.read, 'message')} "
+        f"in {_duration(report.elapsed_s)} ({report.messages_per_s:,.0f}/s)"
+    )
+    counts = f"{_plural(requests.sent, 'request')}, {_plural(report.lanes_total, 'lane')}"
+    lines = [f"{facts}, {counts}"]
+    if report.reason:
+        lines.append(f"  reason: {report.reason}")
+    if messages.pending:
+        lines.append(f"  {_plural(messages.pending, 'message')} read but not settled")
+    if messages.rejected:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejected.items())
+        lines.append(f"  {messages.rejected:,} rejected ({reasons}) -> {report.dead_letters}")
+    if requests.retried or requests.split:
+        lines.append(
+            f"  {_plural(requests.retried, 'retry', 'retries')}, "
+            f"{_plural(requests.split, 'batch', 'batches')} split"
+        )
+    lines.extend(
+        f"  {' and '.join(phase.object_types)}: not seen processed within {phase.waited_s:g} s"
+        for phase in report.phases
+        if phase.processed is False
+    )
+    lines.extend(_confirmation(report.confirmation))
+    return "\n".join(lines)
+
+
+def _confirmation(confirmation: Confirmation) -> list[str]:
+    if not confirmation.sampled:
+        return []
+    parts = [f"{confirmation.confirmed:,} of {confirmation.sampled:,} sampled objects confirmed"]
+    if confirmation.failed:
+        errors = ", ".join(f"{count:,} {kind}" for kind, count in confirmation.errors.items())
+        parts.append(f"{confirmation.failed:,} failed ({errors})")
+    if confirmation.unconfirmed:
+        parts.append(f"{confirmation.unconfirmed:,} unconfirmed")
+    lines = [f"  {'; '.join(parts)}"]
+    bound = confirmation.failure_rate_upper_bound_95
+    if bound is not None:
+        lines.append(f"  at most {bound:.2%} of all messages failed (95 % upper bound)")
+    lines.extend(
+        f"  {example['object_type']} {example['external_object_id']} of {example['store_id']}: "
+        f"{example['type']}: {example['details']}"
+        for example in confirmation.examples[:3]
+    )
+    if confirmation.detail:
+        lines.append(f"  {confirmation.detail}")
+    return lines
+
+
+def _plural(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min {rest} s" if hours else f"{minutes} min {rest} s"

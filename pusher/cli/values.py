@@ -1,0 +1,81 @@
+"""Values that are written with units on a command line: durations, sizes, samples."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from pusher.sampling import SampleSize
+
+__all__ = ["DURATION", "SAMPLE", "SIZE"]
+
+_DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "k": 1 << 10,
+    "m": 1 << 20,
+    "g": 1 << 30,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+}
+_NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-zA-Z]*)\s*", re.ASCII)
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        match = _NUMBER_AND_UNIT.fullmatch(value)
+        if match is None or match[2].lower() not in _DURATION_UNITS_S:
+            self.fail(f"{value!r} is not a duration such as 500ms, 30s, 15m or 2h", param, ctx)
+        return float(match[1]) * _DURATION_UNITS_S[match[2].lower()]
+
+
+class _Size(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _NUMBER_AND_UNIT.fullmatch(value)
+        if match is None or match[2].lower() not in _SIZE_UNITS:
+            self.fail(f"{value!r} is not a size such as 65536, 512KiB or 4MiB", param, ctx)
+        return int(float(match[1]) * _SIZE_UNITS[match[2].lower()])
+
+
+class _Sample(click.ParamType[SampleSize]):
+    name = "N|P%"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> SampleSize:
+        if isinstance(value, SampleSize):
+            return value
+        text = value.strip()
+        number = text.removesuffix("%")
+        try:
+            if text.endswith("%"):
+                percent = float(number)
+                if 0 <= percent <= 100:
+                    return SampleSize(rate=percent / 100)
+            elif number.isascii() and number.isdigit():
+                return SampleSize(count=int(number))
+        except ValueError:
+            percent = None
+        return self.fail(f"{value!r} is not a number of messages or a share, as 1%", param, ctx)
+
+
+DURATION = _Duration()
+SIZE = _Size()
+SAMPLE = _Sample()

@@ -1,0 +1,250 @@
+"""The nouns that travel through the house. No behaviour beyond what a noun knows of itself."""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, NamedTuple, Protocol
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+__all__ = [
+    "ASSOCIATION_ORDER",
+    "EMPTY_MAP",
+    "OBJECT_TYPES",
+    "Action",
+    "Answer",
+    "Batch",
+    "Chunk",
+    "Delivery",
+    "Failure",
+    "Halt",
+    "HaltKind",
+    "Lane",
+    "ObjectType",
+    "Rejection",
+    "Source",
+    "SyncMessage",
+    "Transport",
+    "Verdict",
+    "chunk_counts",
+    "origin_of",
+    "place_of",
+]
+
+ObjectType = Literal["CONTACT", "PRODUCT", "DEAL", "LINE_ITEM"]
+Action = Literal["UPSERT", "DELETE"]
+
+OBJECT_TYPES: tuple[ObjectType, ...] = ("CONTACT", "PRODUCT", "DEAL", "LINE_ITEM")
+
+ASSOCIATION_ORDER: tuple[frozenset[ObjectType], ...] = (
+    frozenset({"CONTACT", "PRODUCT"}),
+    frozenset({"DEAL"}),
+    frozenset({"LINE_ITEM"}),
+)
+"""What others point at comes first: a DEAL names CONTACTs, a LINE_ITEM its DEAL and PRODUCT."""
+
+EMPTY_MAP = Raw(b"{}")
+
+_INDEX_BITS = 20
+"""A chunk has fewer than 2**20 lines: it is cut at 256 KiB."""
+
+
+class SyncMessage(msgspec.Struct, gc=False, rename="camel"):
+    """One change of one object ("Sync Messages" in the reference).
+
+    It is decoded from an input line and encoded into a request without a copy: the maps stay raw
+    JSON that points into the chunk. Store and type move to the `Lane` when the message joins a
+    batch, so the same object encodes as an element of `messages`.
+    """
+
+    external_object_id: Annotated[str, Meta(min_length=1, max_length=100)] | int
+    store_id: Annotated[str, Meta(min_length=1)] | int | UnsetType = UNSET
+    object_type: ObjectType | UnsetType = UNSET
+    action: Action = "UPSERT"
+    changed_at: Annotated[int, Meta(ge=0, le=2**63 - 1)] | str | UnsetType = UNSET
+    """Epoch milliseconds of the change. An integer once decoding is done."""
+    properties: Raw = EMPTY_MAP
+    associations: Raw = EMPTY_MAP
+
+
+class Lane(NamedTuple):
+    """Where a message goes: one request carries messages of one lane only."""
+
+    store_id: str
+    object_type: ObjectType
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Whole lines of one source, about 256 KiB, cut at a line end.
+
+    A chunk with `oversized_bytes` is one line over the limit: `data` has only its beginning.
+    """
+
+    data: bytes
+    source: str
+    offset: int
+    """Where `data` begins in the source, in decompressed bytes."""
+    first_line: int
+    """The number of the first line, from 1."""
+    line_count: int
+    number: int = 0
+    """Set by the ledger: the chunk's place in the run."""
+    oversized_bytes: int | None = None
+
+    def lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (line number, offset, line without its end) for each line that is not blank."""
+        offset = self.offset
+        for line_number, line in enumerate(self.data.split(b"\n"), self.first_line):
+            if text := line.strip(b" \t\r"):
+                yield line_number, offset + line.find(text), text
+            offset += len(line) + 1
+
+
+def origin_of(chunk_number: int, index: int) -> int:
+    """Pack where a message came from: its chunk, and its place among the lines not blank."""
+    return chunk_number << _INDEX_BITS | index
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Messages of one lane that go out in one request.
+
+    `origins[i]` says where `messages[i]` came from (see `origin_of`).
+    """
+
+    lane: Lane
+    messages: list[SyncMessage]
+    origins: list[int]
+    body: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def ids(self) -> set[str | int]:
+        """The external ids of the objects that this batch changes."""
+        return {message.external_object_id for message in self.messages}
+
+    def chunk_counts(self) -> Iterator[tuple[int, int]]:
+        """Yield (chunk number, how many of its messages are here)."""
+        return chunk_counts(self.origins)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """The messages from `start` up to `stop`, with no body yet."""
+        return Batch(self.lane, self.messages[start:stop], self.origins[start:stop])
+
+
+def chunk_counts(origins: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield (chunk number, count) of the places where messages came from."""
+    origins = sorted(origins)  # Cheap: they mostly ascend.
+    start = 0
+    while start < len(origins):
+        chunk_number = origins[start] >> _INDEX_BITS
+        stop = bisect_left(origins, (chunk_number + 1) << _INDEX_BITS, start)
+        yield chunk_number, stop - start
+        start = stop
+
+
+def place_of(origin: int) -> tuple[int, int]:
+    """Unpack `origin_of`: (chunk number, index among the lines that are not blank)."""
+    return origin >> _INDEX_BITS, origin & ((1 << _INDEX_BITS) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the endpoint answered to one request."""
+
+    status: int
+    body: bytes = b""
+    retry_after: str | None = None
+    date: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no answer. The detail has no secrets: the transport removed them."""
+
+    kind: Literal["connect", "timeout", "reset", "protocol", "tls"]
+    detail: str
+    ambiguous: bool
+    """The request may have been applied: it could have been sent in full before it failed."""
+
+
+class Verdict(enum.Enum):
+    """What an answer means for the request that it answers (design: answers of the endpoint)."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    REFUSED = "refused"
+    STOP = "stop"
+
+
+class HaltKind(enum.Enum):
+    """Why a run ended before its input did."""
+
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """The first reason to end the run early; `signal_number` when a person or a supervisor did."""
+
+    kind: HaltKind
+    reason: str
+    signal_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A 2xx answered the request that carried `batch`."""
+
+    batch: Batch
+    accepted_at_ms: int
+    """The bridge's own clock when it answered (its Date header), epoch milliseconds."""
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One message that will not be delivered, and why. It becomes a dead letter."""
+
+    reason: str
+    detail: str
+    source: str
+    line: int
+    offset: int
+    record: bytes
+    status: int | None = None
+    attempts: int = 0
+    changed_at_ms: int | None = None
+    extra: dict[str, int] = field(default_factory=dict)
+    """More facts for the dead letter, such as the length of a line that was not kept whole."""
+
+
+class Source(Protocol):
+    """Something that can be read in chunks: files and pipes, or a live topic."""
+
+    name: str
+    size_bytes: int | None
+    """How much there is to read, where that is known; for progress only."""
+    read_bytes: int
+    """How much of `size_bytes` has been read."""
+
+    def chunks(self) -> AsyncIterator[Chunk]:
+        """Yield chunks in order until the end. Raises InputError when the input breaks."""
+        ...
+
+
+class Transport(Protocol):
+    """The door to the endpoint. An answer and a failure are both values."""
+
+    async def request(
+        self, method: str, path: str, *, query: str = "", body: bytes | None = None
+    ) -> Answer | Failure:
+        """Send one request, once. `path` begins with a slash; credentials are the door's matter."""
+        ...

@@ -1,0 +1,141 @@
+"""Show how a run goes: a live bar on a terminal, a log line every few seconds elsewhere.
+
+It only looks at the run's counters. Whatever happens to the terminal does not touch the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import anyio
+
+from pusher.model import Source
+from pusher.tally import Tally
+
+__all__ = ["Watched", "is_live_terminal", "show_bar", "show_lines"]
+
+LINE_EVERY_S = 5.0
+BAR_EVERY_S = 0.2
+RATE_OVER_S = 5.0
+
+_log = logging.getLogger("pusher")
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """What of a run is shown. `stage` is the pipeline's word for what it does at the moment."""
+
+    tally: Tally
+    source: Source
+    stage: str = "starting"
+    passes: int = 1
+    """How often the input is read: once a phase."""
+
+    @property
+    def share_read(self) -> float | None:
+        """The part of the input that has been read, where its size is known."""
+        if not self.source.size_bytes:
+            return None
+        return min(1.0, self.source.read_bytes / (self.source.size_bytes * self.passes))
+
+
+class _Rate:
+    """Deliveries a second over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._points = deque([(time.monotonic(), 0)])
+
+    def update(self, delivered: int) -> float:
+        now_s = time.monotonic()
+        self._points.append((now_s, delivered))
+        while len(self._points) > 2 and now_s - self._points[1][0] > RATE_OVER_S:
+            self._points.popleft()
+        first_s, first = self._points[0]
+        return (delivered - first) / (now_s - first_s) if now_s > first_s else 0.0
+
+
+def is_live_terminal() -> bool:
+    """Whether stderr is a terminal on which a line can be drawn again."""
+    try:
+        return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    except (AttributeError, ValueError):
+        return False
+
+
+async def show_lines(watched: Watched) -> None:
+    """Log a line every few seconds, for ever."""
+    rate = _Rate()
+    while True:
+        await anyio.sleep(LINE_EVERY_S)
+        tally = watched.tally
+        per_s = rate.update(tally.delivered)
+        share = watched.share_read
+        read = "" if share is None else f"{share:.0%} of the input, "
+        _log.info(
+            "%s: %s%s",
+            watched.stage,
+            read,
+            _counts(tally, per_s),
+            extra={
+                "fields": {
+                    "stage": watched.stage,
+                    "share_read": share,
+                    "read": tally.read,
+                    "delivered": tally.delivered,
+                    "rejected": tally.rejected,
+                    "retried": tally.requests_retried,
+                    "in_flight": tally.in_flight,
+                    "messages_per_s": round(per_s, 1),
+                }
+            },
+        )
+
+
+def _counts(tally: Tally, per_s: float) -> str:
+    parts = [f"{tally.delivered:,} delivered", f"{per_s:,.0f}/s", f"{tally.in_flight} in flight"]
+    if tally.rejected:
+        parts.append(f"{tally.rejected:,} rejected")
+    if tally.requests_retried:
+        parts.append(f"{tally.requests_retried:,} retried")
+    return ", ".join(parts)
+
+
+async def show_bar(watched: Watched) -> None:
+    """Draw a bar on stderr, again and again; the bar is gone when this is cancelled."""
+    # Loaded here: it takes longer than the rest of a short run, and pipes do without it.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+
+    rate = _Rate()
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[share]}"),
+        TextColumn("{task.fields[counts]}"),
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,
+    )
+    try:
+        with progress:
+            task = progress.add_task(watched.stage, total=None, share="", counts="")
+            while True:
+                share = watched.share_read
+                progress.update(
+                    task,
+                    description=watched.stage,
+                    total=None if share is None else 1.0,
+                    completed=share or 0.0,
+                    share="" if share is None else f"{share:4.0%}",
+                    counts=_counts(watched.tally, rate.update(watched.tally.delivered)),
+                )
+                progress.refresh()
+                await anyio.sleep(BAR_EVERY_S)
+    except (OSError, ValueError):
+        return  # The terminal is gone; the run goes on.

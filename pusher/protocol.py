@@ -1,0 +1,213 @@
+"""The API contract: what a request looks like and what an answer means. Bytes in, values out.
+
+"Sync Messages", "Get sync status" and "Get sync errors" in the reference.
+"""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote, urlencode
+
+import msgspec
+import orjson
+
+from pusher.model import Answer, Lane, ObjectType, SyncMessage, Verdict
+
+__all__ = [
+    "API_ROOT",
+    "MESSAGES_PATH",
+    "SyncError",
+    "SyncErrors",
+    "SyncStatus",
+    "as_ms",
+    "date_ms",
+    "decode_errors",
+    "decode_status",
+    "encode_messages",
+    "error_text",
+    "errors_query",
+    "retry_after_s",
+    "status_paths",
+    "verdict_of",
+]
+
+API_ROOT = "/extensions/ecomm/v2"
+MESSAGES_PATH = f"{API_ROOT}/sync/messages"
+
+_RETRY = frozenset({408, 423, 425, 429, 477})
+_REFUSED = frozenset({400, 404, 409, 413, 422})
+_NEVER_RETRIED_5XX = frozenset({501, 505})
+
+
+class _SyncMessages(msgspec.Struct, rename="camel"):
+    store_id: str
+    object_type: ObjectType
+    messages: list[SyncMessage]
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_messages(lane: Lane, messages: list[SyncMessage]) -> bytes:
+    """Build the body of `PUT /sync/messages` ("Put sync messages")."""
+    return _encoder.encode(_SyncMessages(lane.store_id, lane.object_type, messages))
+
+
+def verdict_of(answer: Answer, *, had_success: bool) -> Verdict:
+    """Say what an answer to `PUT /sync/messages` means.
+
+    Args:
+        answer: the endpoint's answer.
+        had_success: a request with the same credentials was accepted before. A 403 is then about
+            the message (a firewall that dislikes its content), otherwise about the credentials.
+    """
+    status = answer.status
+    if 200 <= status < 300:
+        return Verdict.DELIVERED if _is_empty_or_json(answer.body) else Verdict.STOP
+    if status in _RETRY:
+        return Verdict.RETRY
+    if status in _REFUSED or (status == 403 and had_success):
+        return Verdict.REFUSED
+    if status >= 500 and status not in _NEVER_RETRIED_5XX:
+        return Verdict.RETRY
+    if 400 <= status < 500 and status not in {401, 403, 405, 410, 415}:
+        return Verdict.REFUSED
+    return Verdict.STOP
+
+
+def _is_empty_or_json(body: bytes) -> bool:
+    """A proxy or a login page answers 200 with HTML, and nothing was delivered."""
+    if not body.strip():
+        return True
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def retry_after_s(answer: Answer, *, now_s: float) -> float:
+    """The wait that the endpoint asks for, in seconds; 0 when it asks for none.
+
+    Retry-After is a number of seconds or an HTTP date. `now_s` is the time of day, epoch seconds.
+    """
+    text = (answer.retry_after or "").strip()
+    if not text:
+        return 0.0
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        wanted_s = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    # A date means a moment on the server's clock, which may not agree with ours.
+    server_now_ms = date_ms(answer.date)
+    return max(0.0, wanted_s - (server_now_ms / 1000 if server_now_ms else now_s))
+
+
+def date_ms(date: str | None) -> int | None:
+    """A Date header as epoch milliseconds; None where it is missing or unreadable."""
+    if not date:
+        return None
+    try:
+        return int(parsedate_to_datetime(date).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
+
+
+def error_text(answer: Answer) -> str:
+    """One line that says what the endpoint complains of; HubSpot's `message` where there is one."""
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        body = None
+    if isinstance(body, dict) and isinstance(body.get("message"), str):
+        text: str = body["message"]
+    elif answer.body.lstrip()[:1] == b"<":
+        text = "an HTML page"
+    else:
+        text = answer.body[:200].decode("utf-8", "replace")
+    text = " ".join(text.split())[:300]
+    return f"HTTP {answer.status}: {text}" if text else f"HTTP {answer.status}"
+
+
+class SyncError(msgspec.Struct, rename="camel", frozen=True):
+    """One sync error ("Sync Error Fields"). `type` is an open set: unknown ones are kept."""
+
+    type: str = "UNKNOWN_ERROR"
+    details: str | None = None
+    status: str | None = None
+    store_id: str | int | None = None
+    object_type: str | None = None
+    external_object_id: str | int | None = None
+    changed_at: int | str | None = None
+    errored_at: int | str | None = None
+    portal_id: int | str | None = None
+
+
+class SyncStatus(msgspec.Struct, rename="camel", frozen=True):
+    """The state of one object ("Sync status fields"). Times are epoch ms, integer or digits."""
+
+    last_processed_at: int | str | None = None
+    hubspot_id: int | str | None = None
+    errors: list[SyncError] = []
+    object_type: str | None = None
+    store_id: str | int | None = None
+    external_object_id: str | int | None = None
+
+
+class SyncErrors(msgspec.Struct, frozen=True):
+    """A page of sync errors ("Get sync errors")."""
+
+    results: list[SyncError] = []
+
+
+decode_status = msgspec.json.Decoder(SyncStatus).decode
+decode_errors = msgspec.json.Decoder(SyncErrors).decode
+
+
+def as_ms(value: int | str | None) -> int | None:
+    """A time that the bridge may write as a number or as a digit string ("Get sync status")."""
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdigit() else None
+    return value
+
+
+def status_paths(lane: Lane, external_id: str) -> tuple[str, str]:
+    """Both paths of an object's status: the reference's order, and the one that clients use.
+
+    The reference prints type before store, HubSpot's method page and its clients the other way.
+    """
+    store, object_type, object_id = (quote(part, safe="") for part in (*lane, external_id))
+    return (
+        f"{API_ROOT}/sync/status/{object_type}/{store}/{object_id}",
+        f"{API_ROOT}/sync/status/{store}/{object_type}/{object_id}",
+    )
+
+
+def errors_query(
+    *,
+    object_type: str | None = None,
+    error_type: str | None = None,
+    show_resolved: bool = False,
+    limit: int = 200,
+    offset: int = 0,
+) -> str:
+    """The query of `GET /sync/errors`, in both parameter families.
+
+    The reference has `showResolvedErrors` and `offset`; HubSpot's clients send `includeResolved`
+    and `page`, which counts records from 1.
+    """
+    flag = "true" if show_resolved else "false"
+    query: dict[str, str | int] = {
+        "showResolvedErrors": flag,
+        "includeResolved": flag,
+        "limit": limit,
+        "offset": offset,
+        "page": offset + 1,
+    }
+    if object_type:
+        query["objectType"] = object_type
+    if error_type:
+        query["errorType"] = error_type
+    return urlencode(query)

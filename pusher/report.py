@@ -1,0 +1,239 @@
+"""What a run ends with: the report, the outcome and the exit code, all from counters. No I/O."""
+
+from __future__ import annotations
+
+import builtins
+from collections import Counter
+
+import msgspec
+
+from pusher.model import Halt, HaltKind
+from pusher.sampling import Sample, SampleState
+from pusher.tally import Tally
+
+__all__ = [
+    "Bytes",
+    "Confirmation",
+    "InFlight",
+    "LaneReport",
+    "Latency",
+    "Messages",
+    "PhaseReport",
+    "Report",
+    "Requests",
+    "outcome_of",
+]
+
+LANES_MAX = 1_000
+
+EXIT_CODES = {"delivered": 0, "rejected": 1, "failed": 1, "stopped": 3, "unconfirmed": 4}
+
+
+class Messages(msgspec.Struct, frozen=True):
+    """Where each message is. `read = delivered + rejected + skipped + pending`, at every exit."""
+
+    read: int
+    delivered: int
+    rejected: int
+    skipped: int
+    pending: int
+    resumed: int
+
+
+class Requests(msgspec.Struct, frozen=True):
+    """Requests to `PUT /sync/messages`.
+
+    `failures` got no answer; `ambiguous` of them may have been applied all the same, which
+    `changedAt` and the order per object make harmless.
+    """
+
+    sent: int
+    accepted: int
+    retried: int
+    split: int
+    ambiguous: int
+    by_status: dict[str, int]
+    failures: dict[str, int]
+
+
+class Bytes(msgspec.Struct, frozen=True):
+    """Input as read (compressed where it is), and request bodies as sent."""
+
+    read: int
+    sent: int
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Accepted requests, from the first byte out to the answer, in ms.
+
+    The time in our own queue is not in it: when the endpoint stalls, fewer requests are sent, and
+    fewer slow ones are seen (coordinated omission).
+    """
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    p999: float | None
+    max: float | None
+
+
+class InFlight(msgspec.Struct, frozen=True):
+    """Requests under way at one time: the most that were, and the most that might have been."""
+
+    max: int
+    limit: int
+
+
+class LaneReport(msgspec.Struct, frozen=True):
+    """One store and type."""
+
+    store_id: str
+    object_type: str
+    delivered: int
+    rejected: int
+    batches: int
+
+
+class Confirmation(msgspec.Struct, frozen=True):
+    """What the bridge says of the sampled objects. The bound is of the uniform sample alone."""
+
+    sampled: int
+    confirmed: int
+    failed: int
+    unconfirmed: int
+    failure_rate_upper_bound_95: float | None
+    errors: dict[str, int]
+    examples: list[dict[str, str | None]]
+    """Up to five failed objects with the bridge's own words."""
+    detail: str | None
+
+
+class PhaseReport(msgspec.Struct, frozen=True):
+    """One phase: its types, and whether it was seen processed before the next one began."""
+
+    object_types: list[str]
+    delivered: int
+    processed: bool | None
+    waited_s: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The outcome of a run."""
+
+    outcome: str
+    exit_code: int
+    reason: str | None
+    run_id: str
+    messages: Messages
+    skipped: dict[str, int]
+    rejected: dict[str, int]
+    requests: Requests
+    bytes: Bytes
+    elapsed_s: float
+    messages_per_s: float
+    latency_ms: Latency
+    in_flight: InFlight
+    lanes: list[LaneReport]
+    lanes_total: int
+    confirmation: Confirmation
+    phases: list[PhaseReport]
+    warnings: list[str]
+    dead_letters: str | None
+    checkpoint: str | None
+
+    def to_json(self) -> builtins.bytes:
+        """The report as one indented JSON object with a line end."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def outcome_of(
+    halt: Halt | None, *, is_complete: bool, rejected: int, failed: int, unconfirmed: int
+) -> tuple[str, int]:
+    """The outcome and the exit code: the first that applies of 3, 130 or 143, 1, 4, 0.
+
+    Args:
+        halt: why the run was to end early, if it was.
+        is_complete: all input was read, and everything settled, before that.
+        rejected: dead letters.
+        failed: sampled objects that the bridge failed to process.
+        unconfirmed: sampled objects that nothing is known of.
+    """
+    if halt is not None and not is_complete:
+        if halt.kind is HaltKind.INTERRUPTED:
+            return "interrupted", 128 + (halt.signal_number or 2)
+        return "stopped", EXIT_CODES["stopped"]
+    if failed:
+        outcome = "failed"
+    elif rejected:
+        outcome = "rejected"
+    elif unconfirmed:
+        outcome = "unconfirmed"
+    else:
+        outcome = "delivered"
+    return outcome, EXIT_CODES[outcome]
+
+
+def confirmation_of(sample: Sample, detail: str | None) -> Confirmation:
+    """Count the samples' states."""
+    counts: Counter[SampleState] = Counter()
+    errors: Counter[str] = Counter()
+    examples: list[dict[str, str | None]] = []
+    for member in sample.objects():
+        counts[member.state] += 1
+        if member.state is SampleState.FAILED and member.error is not None:
+            errors[member.error.type] += 1
+            if len(examples) < 5:
+                examples.append(
+                    {
+                        "store_id": member.lane.store_id,
+                        "object_type": member.lane.object_type,
+                        "external_object_id": member.external_id,
+                        "type": member.error.type,
+                        "details": member.error.details,
+                    }
+                )
+    return Confirmation(
+        sampled=counts.total(),
+        confirmed=counts[SampleState.CONFIRMED],
+        failed=counts[SampleState.FAILED],
+        unconfirmed=counts[SampleState.PENDING],
+        failure_rate_upper_bound_95=sample.failure_rate_upper_bound(),
+        errors=dict(errors),
+        examples=examples,
+        detail=detail,
+    )
+
+
+def requests_of(tally: Tally) -> Requests:
+    """The request counters."""
+    return Requests(
+        sent=tally.requests_sent,
+        accepted=tally.requests_accepted,
+        retried=tally.requests_retried,
+        split=tally.requests_split,
+        ambiguous=tally.requests_ambiguous,
+        by_status={str(status): count for status, count in sorted(tally.by_status.items())},
+        failures=dict(sorted(tally.failures_by_kind.items())),
+    )
+
+
+def latency_of(tally: Tally) -> Latency:
+    """The percentiles of accepted requests."""
+    histogram = tally.latency
+    return Latency(
+        p50=histogram.percentile_ms(50),
+        p90=histogram.percentile_ms(90),
+        p99=histogram.percentile_ms(99),
+        p999=histogram.percentile_ms(99.9),
+        max=histogram.max_ms,
+    )
+
+
+def lanes_of(tally: Tally) -> list[LaneReport]:
+    """The largest lanes first, as many as a report holds."""
+    lanes = [
+        LaneReport(lane.store_id, lane.object_type, one.delivered, one.rejected, one.batches)
+        for lane, one in tally.lanes.items()
+    ]
+    lanes.sort(key=lambda lane: (-lane.delivered - lane.rejected, lane.store_id, lane.object_type))
+    return lanes[:LANES_MAX]

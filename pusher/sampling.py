@@ -1,0 +1,287 @@
+"""Which delivered objects to ask the bridge about, and what their answers say of all the others.
+
+Two samples: a uniform reservoir over accepted messages, from which the bound comes, and one message
+of each lane, so that a lane that fails as a whole is seen. Pure: time and randomness are passed in.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pusher.model import Delivery, Lane
+from pusher.protocol import SyncError, SyncStatus, as_ms
+
+__all__ = ["Sample", "SampleSize", "SampleState", "SampledObject", "upper_bound_95"]
+
+LANES_MAX = 400
+MEMBERS_MAX = 100_000
+
+CLOCK_SLACK_MS = 2_000
+"""The Date header has whole seconds, and the clocks behind one endpoint do not agree quite."""
+
+GATE_PICKS = 4
+"""Objects of a lane's last batch that a phase waits for: more than one, because an object that
+was processed before may have its next change still queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSize:
+    """How many messages to confirm: `count`, or where it is set the share `rate` (0 to 1)."""
+
+    count: int = 400
+    rate: float | None = None
+
+    @property
+    def is_none(self) -> bool:
+        """Nothing is to be confirmed."""
+        return self.rate == 0 or (self.rate is None and self.count == 0)
+
+
+class SampleState(enum.Enum):
+    """What is known of a sampled object's last accepted message."""
+
+    PENDING = "unconfirmed"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
+
+
+@dataclass(slots=True, eq=False)
+class SampledObject:
+    """An object of the sample; it stands for its last accepted message."""
+
+    lane: Lane
+    external_id: str
+    changed_at_ms: int
+    accepted_at_ms: int
+    """The bridge's clock at the 2xx."""
+    accepted_at_s: float
+    """Our monotonic clock at the 2xx."""
+    slots: int = 0
+    """How many places of the reservoir it has."""
+    is_kept: bool = False
+    """It stands for a lane, or a phase waits for it."""
+    state: SampleState = SampleState.PENDING
+    error: SyncError | None = None
+    polls: int = 0
+    next_poll_s: float = 0.0
+
+    def judge(self, status: SyncStatus) -> SampleState:
+        """Say what a status means for the last accepted message ("Get sync status").
+
+        Only what the bridge did after its 2xx counts, so an account that already holds the object
+        cannot fool us: neither its older errors, which are never removed, nor its older success.
+        """
+        since_ms = self.accepted_at_ms - CLOCK_SLACK_MS
+        processed_ms = as_ms(status.last_processed_at) or 0
+        for error in status.errors:
+            errored_ms = as_ms(error.errored_at) or 0
+            is_ours = as_ms(error.changed_at) == self.changed_at_ms and error.status != "RESOLVED"
+            if errored_ms > since_ms and (is_ours or errored_ms >= processed_ms):
+                self.state, self.error = SampleState.FAILED, error
+                return self.state
+        if processed_ms > since_ms:
+            self.state = SampleState.CONFIRMED
+        return self.state
+
+
+class Sample:
+    """Both samples of a run, fed with every delivery.
+
+    Args:
+        size: of the reservoir.
+        rng: where its choices come from.
+        first_poll_after_s: how long to leave an accepted message alone before asking.
+    """
+
+    def __init__(
+        self, size: SampleSize, rng: random.Random, *, first_poll_after_s: float = 0.5
+    ) -> None:
+        self._size = size
+        self._rng = rng
+        self._first_poll_after_s = first_poll_after_s
+        self._objects: dict[Lane, dict[str, SampledObject]] = {}
+        self._slots: list[SampledObject] = []
+        self._last_batches: dict[Lane, Delivery] = {}
+        self._lanes_represented: set[Lane] = set()
+        self._seen = 0
+        self._weight = 0.0
+        self._next_index = 0
+        if size.rate is not None:
+            self._next_index = self._bernoulli_skip()
+
+    def __repr__(self) -> str:
+        return f"<Sample of {len(self._slots)} from {self._seen} accepted messages>"
+
+    def accept(self, delivery: Delivery, now_s: float, *, remember_last: bool) -> None:
+        """Take note of a delivered batch; with `remember_last`, for `keep_last` as well."""
+        batch = delivery.batch
+        if remember_last:
+            self._last_batches[batch.lane] = delivery
+        if self._size.is_none:
+            return
+        if known := self._objects.get(batch.lane):
+            self._refresh(known, delivery, now_s)
+        if batch.lane not in self._lanes_represented and len(self._lanes_represented) < LANES_MAX:
+            self._lanes_represented.add(batch.lane)
+            index = self._rng.randrange(len(batch))
+            self._member(delivery, index, now_s).is_kept = True
+        first_index = self._seen
+        self._seen += len(batch)
+        while self._next_index < self._seen:
+            self._take(self._member(delivery, self._next_index - first_index, now_s))
+
+    def keep_last(self, now_s: float) -> None:
+        """Add objects of the last accepted batch of each lane: a phase waits for them."""
+        for delivery in self._last_batches.values():
+            count = len(delivery.batch)
+            picks = {count - 1, *(self._rng.randrange(count) for _ in range(GATE_PICKS - 1))}
+            for index in picks:
+                self._member(delivery, index, now_s).is_kept = True
+        self._last_batches.clear()
+
+    def clear(self) -> None:
+        """Forget all objects: the caller wanted none, and phases no longer wait for them."""
+        self._objects.clear()
+        self._slots.clear()
+
+    def objects(self) -> Iterator[SampledObject]:
+        """Every object of the samples, once."""
+        for by_id in self._objects.values():
+            yield from by_id.values()
+
+    def pending(self) -> list[SampledObject]:
+        """The objects that are neither confirmed nor failed yet."""
+        return [member for member in self.objects() if member.state is SampleState.PENDING]
+
+    @property
+    def reservoir_size(self) -> int:
+        """How many accepted messages the reservoir stands on."""
+        return len(self._slots)
+
+    def failure_rate_upper_bound(self) -> float | None:
+        """The 95 % upper bound of the failure rate; what is not confirmed counts as failed."""
+        if not self._slots:
+            return None
+        bad = sum(member.state is not SampleState.CONFIRMED for member in self._slots)
+        return upper_bound_95(bad, len(self._slots))
+
+    def _refresh(self, known: dict[str, SampledObject], delivery: Delivery, now_s: float) -> None:
+        """A later message of a sampled object was accepted: the object now stands for that one."""
+        messages = delivery.batch.messages
+        ids = delivery.batch.ids()
+        for external_id in [external_id for external_id in known if external_id in ids]:
+            last = max(
+                index
+                for index, message in enumerate(messages)
+                if message.external_object_id == external_id
+            )
+            self._member(delivery, last, now_s)
+
+    def _member(self, delivery: Delivery, index: int, now_s: float) -> SampledObject:
+        """The sampled object of a message, brought up to its last message in that batch."""
+        batch = delivery.batch
+        external_id = str(batch.messages[index].external_object_id)
+        changed_at_ms = next(
+            message.changed_at
+            for message in reversed(batch.messages)
+            if message.external_object_id == external_id
+        )
+        if not isinstance(changed_at_ms, int):
+            raise TypeError("a delivered message has an integer changed_at")
+        by_id = self._objects.setdefault(batch.lane, {})
+        member = by_id.get(external_id)
+        if member is None:
+            member = by_id[external_id] = SampledObject(
+                batch.lane, external_id, changed_at_ms, delivery.accepted_at_ms, now_s
+            )
+        elif member.accepted_at_s == now_s and member.changed_at_ms == changed_at_ms:
+            return member
+        member.changed_at_ms = changed_at_ms
+        member.accepted_at_ms = delivery.accepted_at_ms
+        member.accepted_at_s = now_s
+        member.state, member.error, member.polls = SampleState.PENDING, None, 0
+        member.next_poll_s = now_s + self._first_poll_after_s
+        return member
+
+    def _take(self, member: SampledObject) -> None:
+        """Give a message its place in the reservoir, and choose the next message to take."""
+        member.slots += 1
+        if self._size.rate is not None and len(self._slots) < MEMBERS_MAX:
+            self._slots.append(member)
+            self._next_index += 1 + self._bernoulli_skip()
+            if len(self._slots) == MEMBERS_MAX:
+                # From here on the share cannot be kept: go on as a reservoir of this size.
+                rest = self._next_index - MEMBERS_MAX + 1
+                self._weight = self._rng.betavariate(MEMBERS_MAX, max(1, rest))
+            return
+        capacity = MEMBERS_MAX if self._size.rate is not None else self._size.count
+        if len(self._slots) < capacity:
+            self._slots.append(member)
+            if len(self._slots) < capacity:
+                self._next_index += 1
+                return
+            self._weight = 1.0
+        else:
+            place = self._rng.randrange(capacity)
+            self._drop(self._slots[place])
+            self._slots[place] = member
+        # Li's algorithm L: how many messages pass by before the next one that is taken.
+        self._weight *= math.exp(math.log(1.0 - self._rng.random()) / capacity)
+        skip = math.log(1.0 - self._rng.random()) / math.log1p(-self._weight)
+        self._next_index += int(skip) + 1
+
+    def _drop(self, member: SampledObject) -> None:
+        member.slots -= 1
+        if member.slots == 0 and not member.is_kept:
+            by_id = self._objects[member.lane]
+            del by_id[member.external_id]
+            if not by_id:
+                del self._objects[member.lane]
+
+    def _bernoulli_skip(self) -> int:
+        """How many messages pass by before one that is taken with probability `rate`."""
+        rate = self._size.rate or 0.0
+        if rate >= 1:
+            return 0
+        if rate <= 0:
+            return 1 << 62
+        return int(math.log(1.0 - self._rng.random()) / math.log1p(-rate))
+
+
+def upper_bound_95(failed: int, sampled: int) -> float:
+    """The one-sided 95 % upper bound of a failure rate (Clopper and Pearson).
+
+    With no failure among n it is close to 3/n.
+    """
+    if failed >= sampled:
+        return 1.0
+    low, high = failed / sampled, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _binomial_cdf(failed, sampled, middle) > 0.05:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _binomial_cdf(failed: int, sampled: int, rate: float) -> float:
+    """Probability of at most `failed` failures, summed downwards; `rate` is inside (0, 1)."""
+    log_term = (
+        math.lgamma(sampled + 1)
+        - math.lgamma(failed + 1)
+        - math.lgamma(sampled - failed + 1)
+        + failed * math.log(rate)
+        + (sampled - failed) * math.log1p(-rate)
+    )
+    total = term = 1.0
+    for k in range(failed, 0, -1):
+        term *= k / (sampled - k + 1) * (1 - rate) / rate
+        total += term
+        if term < total * 1e-15:
+            break
+    return math.exp(log_term) * total

@@ -1,0 +1,118 @@
+"""Find the inputs that a command line names: pipes, files, directories, globs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import orjson
+
+from pusher.errors import InputError, UsageError
+from pusher.sources.decompressing import decompressed
+from pusher.sources.lines import STDIN, LineSource
+
+__all__ = ["open_source"]
+
+SUFFIXES = (".ndjson", ".jsonl", ".json")
+COMPRESSED_SUFFIXES = ("", ".gz", ".zst")
+
+_DEAD_LETTER_KEYS = frozenset({"reason", "run_id", "attempts"})
+_FIRST_LINE_BYTES_MAX = 1 << 20
+
+
+def open_source(specs: Sequence[str | Path], *, max_line_bytes: int = 32 << 20) -> LineSource:
+    """Open what `specs` name: "-", files, directories (all below, by name), globs.
+
+    Directories and globs pass over dead-letter files, which are known by their content, and hidden
+    files. A directory stands for its files that end in .ndjson, .jsonl or .json, also with .gz or
+    .zst.
+
+    Raises:
+        UsageError: nothing is there, or it cannot be read.
+    """
+    inputs: list[str | Path] = []
+    for spec in specs:
+        inputs.extend(_expanded(spec))
+    if inputs.count(STDIN) > 1:
+        raise UsageError("standard input can be read only once")
+    return LineSource(inputs, max_line_bytes=max_line_bytes)
+
+
+def _expanded(spec: str | Path) -> list[str | Path]:
+    if spec == STDIN:
+        return [spec]
+    text = os.fspath(spec)
+    if "://" in text:
+        raise UsageError(f"{text}: not a kind of source that this version can read")
+    path = Path(text)
+    try:
+        if path.is_dir():
+            return _files_below(path)
+        if not path.exists() and glob.has_magic(text):
+            return _matching(text)
+    except OSError as error:
+        raise UsageError(f"{text}: {error.strerror}") from error
+    if path.is_file() and _is_dead_letter_file(path):
+        raise UsageError(f"{text}: is a file of dead letters, not of messages")
+    return [path]
+
+
+def _files_below(directory: Path) -> list[str | Path]:
+    found: list[str | Path] = [path for path in _walk(directory) if _looks_like_input(path)]
+    if not found:
+        wanted = ", ".join(SUFFIXES)
+        raise UsageError(f"{directory}: no input files in it ({wanted}, also with .gz or .zst)")
+    return found
+
+
+def _matching(pattern: str) -> list[str | Path]:
+    found: list[str | Path] = []
+    names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path takes no absolute pattern
+    for name in sorted(names):
+        path = Path(name)
+        if path.is_dir():
+            found.extend(file for file in _walk(path) if _looks_like_input(file))
+        elif not _is_dead_letter_file(path):
+            found.append(path)
+    if not found:
+        raise UsageError(f"{pattern}: no file matches")
+    return found
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    for folder, subfolders, names in os.walk(directory):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _looks_like_input(path: Path) -> bool:
+    name = path.name.lower()
+    has_suffix = any(
+        name.endswith(suffix + compression)
+        for suffix in SUFFIXES
+        for compression in COMPRESSED_SUFFIXES
+    )
+    return has_suffix and path.is_file() and not _is_dead_letter_file(path)
+
+
+def _is_dead_letter_file(path: Path) -> bool:
+    """Tell by the first line: a dead letter says why, in which run, and holds a record."""
+    if not path.is_file():
+        return False
+    first_line = b""
+    try:
+        with path.open("rb") as file:
+            blocks = iter(lambda: file.read(4096), b"")
+            for block in islice(decompressed(blocks, str(path)), _FIRST_LINE_BYTES_MAX // 4096):
+                first_line += block
+                if b"\n" in first_line:
+                    break
+        letter = orjson.loads(first_line.partition(b"\n")[0])
+    except (OSError, InputError, orjson.JSONDecodeError):
+        return False  # Whatever is wrong with it is said when it is read.
+    if not isinstance(letter, dict) or not letter.keys() >= _DEAD_LETTER_KEYS:
+        return False
+    return "record" in letter or "record_base64" in letter

@@ -1,0 +1,90 @@
+"""The counters of a run: messages, requests, bytes, latency. No clock, no I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pusher.model import Lane
+
+__all__ = ["LaneTally", "LatencyHistogram", "Tally"]
+
+
+class LatencyHistogram:
+    """Latencies in buckets no wider than 0.1 % of their value, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self._total = 0
+        self.max_s = 0.0
+
+    def add(self, latency_s: float) -> None:
+        """Count one latency."""
+        value_us = int(latency_s * 1e6)
+        shift = max(0, value_us.bit_length() - 11)
+        self._counts[value_us >> shift << shift] += 1
+        self._total += 1
+        self.max_s = max(self.max_s, latency_s)
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """The latency that `percent` of all do not exceed, in ms; None where none was counted."""
+        if not self._total:
+            return None
+        wanted = max(1, -(-self._total * percent // 100))
+        seen = 0
+        for value_us in sorted(self._counts):
+            seen += self._counts[value_us]
+            if seen >= wanted:
+                return round(min(value_us / 1e3, self.max_s * 1e3), 3)
+        return round(self.max_s * 1e3, 3)
+
+    @property
+    def max_ms(self) -> float | None:
+        """The largest latency, in ms."""
+        return round(self.max_s * 1e3, 3) if self._total else None
+
+
+@dataclass(slots=True)
+class LaneTally:
+    """What became of one lane's messages."""
+
+    delivered: int = 0
+    rejected: int = 0
+    batches: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """All counters of a run. `read` counts lines that are not blank."""
+
+    read: int = 0
+    delivered: int = 0
+    rejected: int = 0
+    rejected_by_reason: Counter[str] = field(default_factory=Counter)
+    skipped_by_reason: Counter[str] = field(default_factory=Counter)
+    lanes: dict[Lane, LaneTally] = field(default_factory=dict)
+
+    requests_sent: int = 0
+    requests_accepted: int = 0
+    requests_retried: int = 0
+    requests_split: int = 0
+    requests_ambiguous: int = 0
+    by_status: Counter[int] = field(default_factory=Counter)
+    failures_by_kind: Counter[str] = field(default_factory=Counter)
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+
+    bytes_sent: int = 0
+    in_flight: int = 0
+    in_flight_max: int = 0
+
+    def lane(self, lane: Lane) -> LaneTally:
+        """The counters of a lane."""
+        tally = self.lanes.get(lane)
+        if tally is None:
+            tally = self.lanes[lane] = LaneTally()
+        return tally
+
+    @property
+    def skipped(self) -> int:
+        """Messages with nothing to send, by rule."""
+        return self.skipped_by_reason.total()

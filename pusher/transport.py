@@ -1,0 +1,205 @@
+"""The door to the endpoint, over HTTP. The only file on the pushing path that knows aiohttp.
+
+It sends a request once and says what came back; foreign exceptions become values here, without
+secrets. Retrying is the sender's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from types import TracebackType
+from typing import Literal, Self
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import yarl
+
+from pusher.errors import UsageError
+from pusher.model import Answer, Failure
+from pusher.version import __version__
+
+__all__ = ["HttpTransport", "checked_url", "is_loopback"]
+
+ANSWER_BYTES_MAX = 8 << 20
+KEEPALIVE_S = 30.0
+
+_LARGE_BODY_BYTES = 1 << 20
+
+
+def checked_url(url: str) -> str:
+    """The base address without a trailing slash.
+
+    Raises:
+        UsageError: it is not an http or https address, or it carries credentials or a query.
+    """
+    try:
+        parts = urlsplit(url)
+        has_host, _ = bool(parts.hostname), parts.port
+    except ValueError as error:
+        raise UsageError(f"--url: {error}") from error
+    if parts.scheme not in {"http", "https"}:
+        raise UsageError(f"--url must begin with http:// or https://, not {_shown(url)!r}")
+    if not has_host:
+        raise UsageError(f"--url names no host: {_shown(url)!r}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise UsageError(
+            "--url must have no user name, query or fragment; use --token or --api-key"
+        )
+    return url.rstrip("/")
+
+
+def _shown(url: str) -> str:
+    """As much of an address as cannot hold a secret."""
+    return url.partition("?")[0].rpartition("@")[2][:100]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = (urlsplit(url).hostname or "").lower()
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+class HttpTransport:
+    """Sends requests to one bridge, over kept-alive connections. An async context manager.
+
+    Args:
+        url: base address of the bridge, with or without a path.
+        token: sent as `Authorization: Bearer`.
+        api_key: sent as the query parameter `hapikey`.
+        timeout_s: for a whole request and its answer.
+        connect_timeout_s: for the connection alone.
+
+    Raises:
+        UsageError: the address cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        connect_timeout_s: float = 10.0,
+    ) -> None:
+        self._base = checked_url(url)
+        self._secrets = [
+            form for secret in (token, api_key) if secret for form in (secret, quote(secret))
+        ]
+        self._credential_query = f"hapikey={quote(api_key, safe='')}" if api_key else ""
+        self._headers = {
+            "User-Agent": f"pusher/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s)
+        self._urls: dict[str, yarl.URL] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<HttpTransport to {self._base}>"
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            timeout=self._timeout,
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def request(
+        self, method: str, path: str, *, query: str = "", body: bytes | None = None
+    ) -> Answer | Failure:
+        """Send one request, once (see `Transport`)."""
+        if self._session is None:
+            raise RuntimeError("HttpTransport is used before it is entered")
+        data: bytes | io.BytesIO | None = body
+        if body is not None and len(body) > _LARGE_BODY_BYTES:
+            data = io.BytesIO(body)  # Sent in pieces, so that other requests go on meanwhile.
+        try:
+            async with self._session.request(
+                method,
+                self._url(path, query),
+                data=data,
+                headers=_JSON_HEADERS if body is not None else None,
+                allow_redirects=False,
+            ) as response:
+                return Answer(
+                    response.status,
+                    await _read(response),
+                    response.headers.get("Retry-After"),
+                    response.headers.get("Date"),
+                )
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            return self._failure(error)
+
+    def _url(self, path: str, query: str) -> yarl.URL:
+        query = "&".join(part for part in (query, self._credential_query) if part)
+        text = f"{self._base}{path}?{query}" if query else self._base + path
+        url = self._urls.get(text)
+        if url is None:
+            url = yarl.URL(text, encoded=True)
+            if len(self._urls) < 64:  # Enough for every path but those that name an object.
+                self._urls[text] = url
+        return url
+
+    def _failure(self, error: Exception) -> Failure:
+        kind, ambiguous = _kind_of(error)
+        # The text of a response error would show the whole address.
+        detail = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+        if kind == "timeout":
+            limit_s = self._timeout.total if ambiguous else self._timeout.sock_connect
+            detail = f"no {'answer' if ambiguous else 'connection'} within {limit_s:g} s"
+        for secret in self._secrets:
+            detail = detail.replace(secret, "***")
+        detail = " ".join(detail.split())[:300]
+        return Failure(kind, detail or type(error).__name__, ambiguous)
+
+
+_JSON_HEADERS = {"Content-Type": "application/json"}
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    if response.status == 204 or response.content_length == 0:
+        return b""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > ANSWER_BYTES_MAX:
+            response.close()
+            raise aiohttp.ClientPayloadError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
+    return b"".join(parts)
+
+
+def _kind_of(
+    error: Exception,
+) -> tuple[Literal["connect", "timeout", "reset", "protocol", "tls"], bool]:
+    """Name a failure, and say whether the request may have been applied all the same."""
+    if isinstance(
+        error, (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError)
+    ):
+        return "tls", False
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "timeout", False
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "connect", False
+    if isinstance(error, asyncio.TimeoutError):
+        return "timeout", True
+    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
+        return "protocol", True
+    return "reset", True

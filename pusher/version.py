@@ -1,0 +1,3 @@
+"""The version, in the one place that the build, the command and the library read it from."""
+
+__version__ = "0.1.0"
