@@ -202,8 +202,7 @@ class Pipeline:
             if settings.phases:
                 delivered = self.tally.delivered - delivered_before
                 is_last = number == len(phases)
-                await self._gate(confirmer, object_types, delivered, is_last=is_last)
-                if self.stopping.is_reading_over and not is_last:
+                if not await self._gate(confirmer, object_types, delivered, is_last=is_last):
                     return
         self._is_complete = self._ledger.pending == 0
 
@@ -422,8 +421,11 @@ class Pipeline:
         delivered: int,
         *,
         is_last: bool,
-    ) -> None:
-        """Wait until what this phase delivered has been processed, or the time is up."""
+    ) -> bool:
+        """Wait until what this phase delivered has been processed, or the time is up.
+
+        False when the run is to end before the next phase.
+        """
         started_s = time.monotonic()
         is_processed: bool | None = None
         if not is_last:
@@ -437,6 +439,7 @@ class Pipeline:
                 _log.warning("%s", warning)
         waited_s = round(time.monotonic() - started_s, 3)
         self._phases.append(PhaseReport(sorted(object_types), delivered, is_processed, waited_s))
+        return is_last or not self.stopping.is_reading_over
 
     async def _confirm(self, confirmer: Confirmer) -> None:
         """Confirm the sample, unless the run ended early or a person stops waiting."""

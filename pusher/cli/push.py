@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pusher.cli.values import DURATION, SAMPLE, SIZE
+from pusher.cli.values import DURATION, SAMPLE, SIZE, read_secret
 from pusher.model import OBJECT_TYPES
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-__all__ = ["command", "exit_with", "read_secret", "run_watched"]
+__all__ = ["command"]
 
 _EPILOG = """
 \b
@@ -164,12 +164,12 @@ def command(
     try:
         _check_report_path(report)
         pipeline = _pipeline(source, values)
-        result = run_watched(pipeline, shows_progress=progress == "auto" and not quiet)
+        result = _run_watched(pipeline, shows_progress=progress == "auto" and not quiet)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
     except PusherError as error:
         raise click.ClickException(str(error)) from error
-    exit_with(result, report, quiet=quiet)
+    _exit_with(result, report, quiet=quiet)
 
 
 def _check_report_path(path: str | None) -> None:
@@ -198,25 +198,7 @@ def _pipeline(source: tuple[str, ...], values: dict[str, Any]) -> Pipeline:
     return Pipeline(opened, settings)
 
 
-def read_secret(value: str | None, file: str | None, name: str) -> str | None:
-    """A secret from its flag or variable, or from the first line of a file."""
-    from pusher.errors import UsageError  # noqa: PLC0415
-
-    if file is None:
-        return value
-    if value is not None:
-        raise UsageError(f"give {name} or {name}-file, not both")
-    try:
-        lines = Path(file).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UsageError(f"{name}-file: {file}: {why}") from error
-    if not lines or not lines[0].strip():
-        raise UsageError(f"{name}-file: {file}: is empty")
-    return lines[0].strip()
-
-
-def run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
+def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
     """Run a pipeline with signals and progress beside it."""
     import gc  # noqa: PLC0415
 
@@ -264,7 +246,7 @@ async def _obey_signals(pipeline: Pipeline, *, task_status: Any) -> None:
                 os._exit(128 + int(signum))
 
 
-def exit_with(report: Report, path: str | None, *, quiet: bool) -> None:
+def _exit_with(report: Report, path: str | None, *, quiet: bool) -> None:
     """Print the summary and the report, and end with the report's exit code."""
     from pusher.cli.summary import summary  # noqa: PLC0415
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pusher.sampling import SampleSize
 
-__all__ = ["DURATION", "SAMPLE", "SIZE"]
+__all__ = ["DURATION", "SAMPLE", "SIZE", "read_secret"]
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _SIZE_UNITS = {
@@ -74,6 +75,26 @@ class _Sample(click.ParamType[SampleSize]):
         except ValueError:
             percent = None
         return self.fail(f"{value!r} is not a number of messages or a share, as 1%", param, ctx)
+
+
+def read_secret(value: str | None, file: str | Path | None, flag: str) -> str | None:
+    """A secret from its flag or variable, or from the first line of a file.
+
+    Raises:
+        click.UsageError: both are given, the file cannot be read, or there is nothing in it.
+    """
+    if file is not None and value is not None:
+        raise click.UsageError(f"give {flag} or {flag}-file, not both")
+    if file is not None:
+        try:
+            lines = Path(file).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not a text file"
+            raise click.UsageError(f"{flag}-file: {file}: {why}") from error
+        value = lines[0].strip() if lines else ""
+    if value == "":
+        raise click.UsageError(f"{flag} is empty")
+    return value
 
 
 DURATION = _Duration()

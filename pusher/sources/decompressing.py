@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import zstandard
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from pusher.errors import InputError
 
@@ -65,7 +65,7 @@ def _gunzip(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
                     rest = member.unconsumed_tail
                     yield (output := member.decompress(rest, _OUTPUT_BYTES_MAX))
                 rest = member.unused_data if member.eof else member.unconsumed_tail
-    except isal_zlib.IsalError as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub has no base
         raise InputError(f"{name}: damaged gzip data: {error}") from error
     if not member.eof:
         raise InputError(f"{name}: the gzip data ends too early")

@@ -1,0 +1,1 @@
+"""The reference's own JSON samples, replayed."""

@@ -1,0 +1,1 @@
+"""Stand-ins for what is beyond the doors."""

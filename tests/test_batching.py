@@ -1,0 +1,400 @@
+"""Batching: full batches, in order per object, never one object in two batches at a time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import Raw
+
+from pusher.batching import Batcher
+from pusher.model import Batch, Chunk, Lane, ObjectType, SyncMessage, place_of
+from pusher.protocol import encode_messages
+
+DEAL_LANE = Lane("s", "DEAL")
+
+
+def message_of(
+    external_id: str, number: int = 0, *, lane: Lane = DEAL_LANE, size: int = 0
+) -> SyncMessage:
+    """A message whose `changed_at` says which one it is."""
+    properties = Raw(json.dumps({"p": "x" * size}).encode()) if size else Raw(b"{}")
+    return SyncMessage(external_id, lane.store_id, lane.object_type, "UPSERT", number, properties)
+
+
+def chunk_of(messages: list[SyncMessage], number: int = 1) -> Chunk:
+    data = b"x" * sum(len(bytes(message.properties)) + 60 for message in messages)
+    return Chunk(data, "in", 0, 1, len(messages), number=number)
+
+
+def add(
+    batcher: Batcher, messages: list[SyncMessage], *, number: int = 1, now_s: float = 0.0
+) -> list[Batch]:
+    chunk = chunk_of(messages, number)
+    return list(batcher.add(messages, range(len(messages)), chunk, now_s))
+
+
+def numbers(batches: Iterable[Batch]) -> list[int]:
+    return [message.changed_at for batch in batches for message in batch.messages]  # type: ignore[misc]
+
+
+def sizes(batches: Iterable[Batch]) -> list[int]:
+    return [len(batch) for batch in batches]
+
+
+def test_a_batch_leaves_when_it_is_full() -> None:
+    batcher = Batcher(encode_messages, batch_size=3)
+    batches = add(batcher, [message_of(f"o{n}", n) for n in range(7)])
+    assert sizes(batches) == [3, 3]
+    assert numbers(batches) == list(range(6))
+    assert numbers(batcher.drain()) == [6]
+
+
+def test_the_default_batch_is_two_hundred_messages() -> None:
+    batches = add(Batcher(encode_messages), [message_of(f"o{n}", n) for n in range(401)])
+    assert sizes(batches) == [200, 200]
+
+
+def test_a_batch_has_one_store_and_one_type() -> None:
+    types: list[ObjectType] = ["CONTACT", "DEAL"]
+    lanes = [Lane(store, kind) for store in ("s", "t") for kind in types]
+    batcher = Batcher(encode_messages)
+    add(batcher, [message_of("o", n, lane=lanes[n % 4]) for n in range(40)])
+    batches = list(batcher.drain())
+    assert [batch.lane for batch in batches] == lanes
+    assert sizes(batches) == [10, 10, 10, 10]
+
+
+def test_a_body_is_what_the_reference_wants() -> None:
+    batcher = Batcher(encode_messages)
+    add(batcher, [message_of("a", 1), message_of("b", 2)])
+    (batch,) = batcher.drain()
+    body = json.loads(batch.body)
+    assert (body["storeId"], body["objectType"]) == ("s", "DEAL")
+    assert [one["externalObjectId"] for one in body["messages"]] == ["a", "b"]
+    assert "storeId" not in body["messages"][0]
+    assert "objectType" not in body["messages"][0]
+
+
+def test_several_messages_of_one_object_may_share_a_batch_in_source_order() -> None:
+    batcher = Batcher(encode_messages)
+    add(batcher, [message_of("hot", n) for n in range(5)])
+    assert numbers(batcher.drain()) == [0, 1, 2, 3, 4]
+
+
+def test_a_message_waits_while_its_object_is_in_flight() -> None:
+    batcher = Batcher(encode_messages, batch_size=2)
+    (first,) = add(batcher, [message_of("hot", 0), message_of("a", 1)])
+    assert add(batcher, [message_of("hot", 2), message_of("b", 3)], number=2) == []
+    assert batcher.waiting_count == 1
+    (second,) = batcher.drain()
+    assert numbers([second]) == [3]
+    assert list(batcher.turns(0.0)) == []
+    assert batcher.release(first) is True
+    assert batcher.has_turns
+    assert numbers([*batcher.turns(0.0), *batcher.drain()]) == [2]
+    assert batcher.waiting_count == 0
+
+
+def test_releasing_what_nobody_waits_for_frees_nothing() -> None:
+    batcher = Batcher(encode_messages, batch_size=1)
+    (batch,) = add(batcher, [message_of("a")])
+    assert batcher.release(batch) is False
+    assert not batcher.has_turns
+
+
+def test_without_order_nothing_waits() -> None:
+    batcher = Batcher(encode_messages, batch_size=2, keep_order=False)
+    batches = add(batcher, [message_of("hot", n) for n in range(6)])
+    assert numbers(batches) == list(range(6))
+    assert sizes(batches) == [2, 2, 2]
+    assert batcher.waiting_count == 0
+    assert batcher.release(batches[0]) is False
+
+
+def test_a_hot_key_goes_out_two_hundred_at_a_time() -> None:
+    """10,000 messages of one object are 50 requests, in time that does not grow with the square."""
+    batcher = Batcher(encode_messages)
+    started_s = time.perf_counter()
+    ready = []
+    for start in range(0, 10_000, 1_000):
+        messages = [message_of("hot", n) for n in range(start, start + 1_000)]
+        ready += add(batcher, messages, number=start + 1)
+    sent = []
+    while ready:
+        assert len(ready) == 1
+        batch = ready.pop()
+        sent.append(batch)
+        batcher.release(batch)
+        ready += batcher.turns(0.0)
+        ready += batcher.finish()
+    assert sizes(sent) == [200] * 50
+    assert numbers(sent) == list(range(10_000))
+    assert time.perf_counter() - started_s < 5
+
+
+def test_a_hot_key_beside_an_almost_full_lane_stays_cheap() -> None:
+    batcher = Batcher(encode_messages)
+    (first,) = add(batcher, [message_of("hot", n) for n in range(200)])
+    add(batcher, [message_of(f"o{n}", n) for n in range(199)], number=2)
+    started_s = time.perf_counter()
+    assert add(batcher, [message_of("hot", n) for n in range(10_000)], number=3) == []
+    assert time.perf_counter() - started_s < 5
+    assert batcher.waiting_count == 10_000
+    assert batcher.release(first) is True
+
+
+# Sizes in bytes
+
+
+def test_no_body_is_larger_than_the_limit() -> None:
+    batcher = Batcher(encode_messages, batch_bytes=4_000)
+    messages = [message_of(f"o{n}", n, size=900) for n in range(20)]
+    batches = [*add(batcher, messages), *batcher.drain()]
+    assert numbers(batches) == list(range(20))
+    assert all(len(batch.body) <= 4_000 for batch in batches)
+    assert max(sizes(batches)) >= 3
+
+
+def test_a_message_larger_than_the_limit_goes_alone() -> None:
+    batcher = Batcher(encode_messages, batch_bytes=2_000)
+    messages = [message_of("a", 0), message_of("big", 1, size=9_000), message_of("b", 2)]
+    batches = [*add(batcher, messages), *batcher.drain()]
+    assert numbers(batches) == [0, 1, 2]
+    (big,) = [batch for batch in batches if len(batch.body) > 2_000]
+    assert numbers([big]) == [1]
+
+
+def test_long_ids_count_too() -> None:
+    batcher = Batcher(encode_messages, batch_bytes=5_000)
+    messages = [message_of(f"{n:0100d}", n) for n in range(200)]
+    batches = [*add(batcher, messages), *batcher.drain()]
+    assert all(len(batch.body) <= 5_000 for batch in batches)
+    assert numbers(batches) == list(range(200))
+
+
+def test_large_messages_of_a_small_batch_do_not_pile_up() -> None:
+    """Bodies stay in the limit although few messages are open."""
+    batcher = Batcher(encode_messages, batch_bytes=1 << 20)
+    batches = []
+    for number in range(1, 11):
+        batches += add(batcher, [message_of(f"o{number}", number, size=600_000)], number=number)
+    assert len(batches) >= 4
+
+
+# Time
+
+
+def test_lanes_expire_oldest_first() -> None:
+    batcher = Batcher(encode_messages)
+    for number, store in enumerate(("old", "middle", "new"), 1):
+        lane = Lane(store, "DEAL")
+        add(batcher, [message_of("a", number, lane=lane)], number=number, now_s=float(number))
+    assert batcher.oldest_opened_at_s == 1.0
+    assert numbers(batcher.expired(0.5)) == []
+    assert numbers(batcher.expired(2.0)) == [1, 2]
+    assert batcher.open_lane_count == 1
+    assert batcher.oldest_opened_at_s == 3.0
+
+
+def test_a_lanes_age_counts_from_its_first_message() -> None:
+    batcher = Batcher(encode_messages)
+    add(batcher, [message_of("a", 1)], now_s=1.0)
+    add(batcher, [message_of("b", 2)], number=2, now_s=9.0)
+    assert numbers(batcher.expired(1.0)) == [1, 2]
+
+
+def test_the_oldest_lane_can_be_let_go() -> None:
+    batcher = Batcher(encode_messages)
+    for number, store in enumerate(("old", "new"), 1):
+        add(batcher, [message_of("a", number, lane=Lane(store, "DEAL"))], number=number)
+    assert numbers(batcher.oldest()) == [1]
+    assert numbers(batcher.oldest()) == [2]
+    assert numbers(batcher.oldest()) == []
+    assert batcher.oldest_opened_at_s is None
+
+
+def test_at_the_end_a_lane_with_waiting_messages_goes_as_one_batch() -> None:
+    batcher = Batcher(encode_messages, batch_size=3)
+    (first,) = add(batcher, [message_of("hot", 0), message_of("a", 1), message_of("b", 2)])
+    add(batcher, [message_of("hot", 3), message_of("c", 4), message_of("hot", 5)], number=2)
+    assert list(batcher.finish()) == []
+    batcher.release(first)
+    rest = [*batcher.turns(0.0), *batcher.finish()]
+    assert sizes(rest) == [3]
+    assert sorted(numbers(rest)) == [3, 4, 5]
+
+
+# Origins
+
+
+def test_origins_say_which_line_of_which_chunk() -> None:
+    batcher = Batcher(encode_messages, batch_size=4)
+    chunk = chunk_of([message_of("x")] * 9, 7)
+    messages = [message_of("a", 0), message_of("b", 1)]
+    assert list(batcher.add(messages, [2, 8], chunk, 0.0)) == []
+    add(batcher, [message_of("c", 2)], number=9)
+    (batch,) = batcher.drain()
+    assert [place_of(origin) for origin in batch.origins] == [(7, 2), (7, 8), (9, 0)]
+    assert list(batch.chunk_counts()) == [(7, 2), (9, 1)]
+
+
+def test_a_message_without_a_store_cannot_join_a_lane() -> None:
+    message = SyncMessage("a")
+    with pytest.raises(TypeError, match="store"):
+        add(Batcher(encode_messages), [message])
+
+
+# Any sequence of events
+
+STORES = ("s", "t")
+
+
+class BatchingMachine(RuleBasedStateMachine):
+    """Whatever comes in goes out once, in order per object, in batches within the limits."""
+
+    keep_order = True
+
+    @initialize(batch_size=st.integers(1, 5), batch_bytes=st.sampled_from([300, 900, 4 << 20]))
+    def begin(self, batch_size: int, batch_bytes: int) -> None:
+        self.batch_size, self.batch_bytes = batch_size, batch_bytes
+        self.batcher = Batcher(
+            encode_messages,
+            batch_size=batch_size,
+            batch_bytes=batch_bytes,
+            keep_order=self.keep_order,
+        )
+        self.now_s = 0.0
+        self.chunk_number = 0
+        self.message_number = 0
+        self.sent: dict[tuple[Lane, str], list[int]] = {}
+        self.came: dict[tuple[Lane, str], list[int]] = {}
+        self.origin_of_message: dict[int, tuple[int, int]] = {}
+        self.in_flight: list[Batch] = []
+        self.came_count = self.sent_count = 0
+
+    @rule(
+        picks=st.lists(
+            st.tuples(
+                st.sampled_from(STORES), st.sampled_from("aaabcdef"), st.sampled_from([0, 0, 150])
+            ),
+            max_size=12,
+        ),
+        gap=st.integers(1, 3),
+    )
+    def add(self, picks: list[tuple[str, str, int]], gap: int) -> None:
+        self.chunk_number += 1
+        messages, indexes = [], []
+        for place, (store, external_id, size) in enumerate(picks):
+            lane = Lane(store, "DEAL")
+            self.message_number += 1
+            messages.append(message_of(external_id, self.message_number, lane=lane, size=size))
+            indexes.append(place * gap)
+            self.came.setdefault((lane, external_id), []).append(self.message_number)
+            self.origin_of_message[self.message_number] = (self.chunk_number, place * gap)
+        self.came_count += len(messages)
+        chunk = chunk_of(messages, self.chunk_number)
+        for batch in self.batcher.add(messages, indexes, chunk, self.now_s):
+            self.take(batch)
+
+    @rule(step_s=st.sampled_from([0.0, 1.0, 10.0]))
+    def time_goes_by(self, step_s: float) -> None:
+        self.now_s += step_s
+
+    @rule(age_s=st.sampled_from([0.0, 5.0]))
+    def expire(self, age_s: float) -> None:
+        for batch in self.batcher.expired(self.now_s - age_s):
+            self.take(batch)
+        opened_at_s = self.batcher.oldest_opened_at_s
+        assert opened_at_s is None or opened_at_s > self.now_s - age_s
+
+    @rule()
+    def oldest(self) -> None:
+        for batch in self.batcher.oldest():
+            self.take(batch)
+
+    @rule()
+    def drain(self) -> None:
+        for batch in self.batcher.drain():
+            self.take(batch)
+        assert self.batcher.open_lane_count == 0
+
+    @rule()
+    def turns(self) -> None:
+        for batch in self.batcher.turns(self.now_s):
+            self.take(batch)
+        assert not self.batcher.has_turns
+
+    @rule()
+    def finish(self) -> None:
+        for batch in self.batcher.finish():
+            self.take(batch)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        place = data.draw(st.integers(0, len(self.in_flight) - 1))
+        self.batcher.release(self.in_flight.pop(place))
+
+    def take(self, batch: Batch) -> None:
+        assert 1 <= len(batch) <= self.batch_size
+        assert len(batch.body) <= self.batch_bytes or len(batch) == 1
+        assert batch.body == encode_messages(batch.lane, batch.messages)
+        if self.keep_order:
+            for other in self.in_flight:
+                assert other.lane != batch.lane or other.ids().isdisjoint(batch.ids())
+        assert len(batch.origins) == len(batch)
+        for message, origin in zip(batch.messages, batch.origins, strict=True):
+            number = message.changed_at
+            assert isinstance(number, int)
+            assert place_of(origin) == self.origin_of_message[number]
+            key = (batch.lane, str(message.external_object_id))
+            self.sent.setdefault(key, []).append(number)
+            if self.keep_order:
+                assert self.came[key][: len(self.sent[key])] == self.sent[key]
+        self.sent_count += len(batch)
+        self.in_flight.append(batch)
+
+    @invariant()
+    def counts_agree(self) -> None:
+        open_count = sum(len(lane.messages) for lane in getattr(self.batcher, "_open", {}).values())
+        assert self.batcher.waiting_count >= 0
+        assert self.came_count == self.sent_count + self.batcher.waiting_count + open_count
+        if not self.in_flight and not self.batcher.has_turns:
+            assert self.batcher.waiting_count == 0
+
+    def teardown(self) -> None:
+        """At the end all comes out, and in a bounded number of rounds."""
+        if not hasattr(self, "batcher"):
+            return
+        for _ in range(self.came_count + 2):
+            if not (self.batcher.open_lane_count or self.batcher.waiting_count):
+                break
+            self.turns()
+            self.finish()
+            while self.in_flight:
+                self.batcher.release(self.in_flight.pop())
+        assert self.batcher.waiting_count == 0
+        assert self.batcher.open_lane_count == 0
+        assert {key: sorted(sent) for key, sent in self.sent.items()} == self.came
+        if self.keep_order:
+            assert self.sent == self.came
+
+
+class UnorderedBatchingMachine(BatchingMachine):
+    keep_order = False
+
+
+BatchingMachine.TestCase.settings = settings(
+    deadline=None, max_examples=200, stateful_step_count=40
+)
+UnorderedBatchingMachine.TestCase.settings = settings(
+    deadline=None, max_examples=50, stateful_step_count=30
+)
+TestAnySequenceInOrder = BatchingMachine.TestCase
+TestAnySequenceWithoutOrder = UnorderedBatchingMachine.TestCase
