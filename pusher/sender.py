@@ -6,6 +6,7 @@ from or what becomes of its outcomes.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -38,6 +39,8 @@ from pusher.stopping import Stopping
 from pusher.tally import Tally
 
 __all__ = ["Refusal", "Sender"]
+
+_log = logging.getLogger("pusher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +93,30 @@ class Sender:
 
         What is not yielded is still pending; the run is then stopping.
         """
-        outcome = await self._send(batch)
+        accepted_before = self._tally.requests_accepted
+        outcome = await self._send(batch, accepted_before)
         if isinstance(outcome, Delivery):
             yield outcome
         elif outcome is not None:
             if self._tally.requests_accepted:
-                async for part_outcome in self._isolate(outcome):
+                async for part_outcome in self._isolate(outcome, accepted_before):
                     yield part_outcome
             else:
                 # Nothing was ever accepted, so the fault may be ours: one batch finds out.
                 async with self._probing:
-                    async for part_outcome in self._isolate(outcome):
+                    async for part_outcome in self._isolate(outcome, accepted_before):
                         yield part_outcome
 
-    async def _isolate(self, refusal: Refusal) -> AsyncIterator[Delivery | Refusal]:
+    async def _isolate(
+        self, refusal: Refusal, accepted_before: int
+    ) -> AsyncIterator[Delivery | Refusal]:
         """Split a refused batch until the guilty are alone, part after part in source order."""
-        held: list[Refusal] = []
         last = refusal
-        parts = self._split(refusal.batch)
+        held = [refusal] if len(refusal.batch) == 1 else []
+        parts = [] if held else self._split(refusal.batch)
         while parts:
             part = parts.pop()
-            outcome = refusal if part is refusal.batch else await self._send(part)
+            outcome = await self._send(part, accepted_before)
             if outcome is None:
                 return
             if isinstance(outcome, Delivery):
@@ -120,15 +126,13 @@ class Sender:
                 parts.extend(self._split(part))
             else:
                 held.append(outcome)
-            if self._tally.requests_accepted:
-                while held:
-                    yield held.pop(0)
+            while held and self._tally.requests_accepted:
+                yield held.pop(0)
         if held:
             await self._others_answered()
-        if self._tally.requests_accepted:
-            for outcome in held:
-                yield outcome
-        elif held:
+        while held and self._tally.requests_accepted:
+            yield held.pop(0)
+        if held:
             self._stop(
                 f"the endpoint refused every message of a whole batch ({len(held)}), and accepted "
                 f"none before: {last.detail}"
@@ -141,18 +145,26 @@ class Sender:
 
     def _split(self, batch: Batch) -> list[Batch]:
         """The parts of a refused batch, the first of them last."""
-        if len(batch) == 1:
-            return [batch]
         parts = split(batch)
+        _log.debug(
+            "%s %s: %s messages refused, split in %s",
+            batch.lane.store_id,
+            batch.lane.object_type,
+            len(batch),
+            len(parts),
+        )
         self._tally.requests_split += 1
         for part in parts:
             part.body = encode_messages(part.lane, part.messages)
         return parts[::-1]
 
-    async def _send(self, batch: Batch) -> Delivery | Refusal | None:
-        """Send one batch until there is a verdict; None when the run is stopping."""
+    async def _send(self, batch: Batch, accepted_before: int) -> Delivery | Refusal | None:
+        """Send one batch until there is a verdict; None when the run is stopping.
+
+        When attempts run out, the batch is to blame if requests were accepted since
+        `accepted_before`, and otherwise the endpoint.
+        """
         tally = self._tally
-        accepted_before = tally.requests_accepted
         attempt = 0
         while True:
             attempt += 1
@@ -178,6 +190,7 @@ class Sender:
                     return None
                 asked_wait_s = retry_after_s(answer, now_s=self._now_s())
             delay_s = self._policy.delay_s(attempt, asked_wait_s, self._rng)
+            self._log_retry(batch, attempt, detail, delay_s)
             if delay_s is None:
                 if tally.requests_accepted > accepted_before:
                     return Refusal(batch, "retries_exhausted", detail, status, attempt)
@@ -186,6 +199,18 @@ class Sender:
             if not await self._stopping.sleep(delay_s):
                 return None
             tally.requests_retried += 1
+
+    def _log_retry(self, batch: Batch, attempt: int, detail: str, delay_s: float | None) -> None:
+        again = "giving up" if delay_s is None else f"again in {delay_s:.1f} s"
+        _log.debug(
+            "%s %s: attempt %s with %s messages: %s; %s",
+            batch.lane.store_id,
+            batch.lane.object_type,
+            attempt,
+            len(batch),
+            detail,
+            again,
+        )
 
     async def _attempt(self, batch: Batch) -> tuple[Answer | Failure, float]:
         tally = self._tally

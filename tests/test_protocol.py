@@ -287,13 +287,6 @@ def test_a_path_can_be_taken_apart_again(store_id: str, external_id: str) -> Non
         assert sorted(parts) == sorted(["DEAL", store_id, external_id])
 
 
-@pytest.mark.parametrize("external_id", [".", ".."])
-def test_an_id_of_dots_is_no_way_up(external_id: str) -> None:
-    """A dot segment would be taken out of the path on its way."""
-    for path in status_paths(Lane("s", "DEAL"), external_id):
-        assert path.rpartition("/")[2] not in {".", ".."}
-
-
 def test_the_query_for_errors_has_both_families_of_parameters() -> None:
     query = parse_qs(
         errors_query(

@@ -33,33 +33,32 @@ TERMINATED = Halt(HaltKind.INTERRUPTED, "SIGTERM", 15)
 
 
 @pytest.mark.parametrize(
-    ("halt", "is_complete", "rejected", "failed", "unconfirmed", "expected"),
+    ("halt", "is_complete", "counts", "expected"),
     [
-        (None, True, 0, 0, 0, ("delivered", 0)),
-        (None, True, 0, 0, 3, ("unconfirmed", 4)),
-        (None, True, 3, 0, 0, ("rejected", 1)),
-        (None, True, 3, 0, 3, ("rejected", 1)),
-        (None, True, 0, 3, 0, ("failed", 1)),
-        (None, True, 0, 3, 3, ("failed", 1)),
-        (STOPPED, False, 0, 0, 0, ("stopped", 3)),
-        (STOPPED, False, 3, 3, 3, ("stopped", 3)),
-        (CTRL_C, False, 0, 0, 0, ("interrupted", 130)),
-        (CTRL_C, False, 3, 3, 3, ("interrupted", 130)),
-        (TERMINATED, False, 0, 0, 0, ("interrupted", 143)),
+        (None, True, (0, 0, 0), ("delivered", 0)),
+        (None, True, (0, 0, 3), ("unconfirmed", 4)),
+        (None, True, (3, 0, 0), ("rejected", 1)),
+        (None, True, (3, 0, 3), ("rejected", 1)),
+        (None, True, (0, 3, 0), ("failed", 1)),
+        (None, True, (0, 3, 3), ("failed", 1)),
+        (STOPPED, False, (0, 0, 0), ("stopped", 3)),
+        (STOPPED, False, (3, 3, 3), ("stopped", 3)),
+        (CTRL_C, False, (0, 0, 0), ("interrupted", 130)),
+        (CTRL_C, False, (3, 3, 3), ("interrupted", 130)),
+        (TERMINATED, False, (0, 0, 0), ("interrupted", 143)),
         # The user only stopped waiting for the confirmation.
-        (CTRL_C, True, 0, 0, 3, ("unconfirmed", 4)),
-        (CTRL_C, True, 0, 0, 0, ("delivered", 0)),
-        (CTRL_C, True, 3, 0, 3, ("rejected", 1)),
+        (CTRL_C, True, (0, 0, 3), ("unconfirmed", 4)),
+        (CTRL_C, True, (0, 0, 0), ("delivered", 0)),
+        (CTRL_C, True, (3, 0, 3), ("rejected", 1)),
     ],
 )
 def test_the_first_that_applies_is_the_outcome(
     halt: Halt | None,
     is_complete: bool,  # noqa: FBT001
-    rejected: int,
-    failed: int,
-    unconfirmed: int,
+    counts: tuple[int, int, int],
     expected: tuple[str, int],
 ) -> None:
+    rejected, failed, unconfirmed = counts
     found = outcome_of(
         halt, is_complete=is_complete, rejected=rejected, failed=failed, unconfirmed=unconfirmed
     )

@@ -75,6 +75,8 @@ class Endpoint:
     status_requests: list[str] = field(default_factory=list)
     statuses_accepted: tuple[str, ...] = ("reference", "clients")
     """Which orders of the status path are served."""
+    status_refusal: int | None = None
+    """Answer every status request with this code."""
     _busy: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     @property
@@ -113,6 +115,8 @@ class Endpoint:
 
     async def status(self, http: web.Request) -> web.StreamResponse:
         self.status_requests.append(http.path)
+        if self.status_refusal is not None:
+            return refuse(self.status_refusal, "scope missing")
         first, second, external_id = (http.match_info[name] for name in ("a", "b", "id"))
         order = "reference" if first in {"CONTACT", "PRODUCT", "DEAL", "LINE_ITEM"} else "clients"
         lane = (second, first) if order == "reference" else (first, second)
