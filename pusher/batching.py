@@ -127,7 +127,7 @@ class Batcher:
         if not self._keep_order:
             return False
         lane = self._lanes[batch.lane.object_type][batch.lane.store_id]
-        ids = batch.ids()
+        ids = batch.ids
         lane.in_flight -= ids
         if not lane.waiting or lane.waiting.keys().isdisjoint(ids):
             return False
@@ -187,8 +187,7 @@ class Batcher:
             if not lane.messages or (had_to_wait and not is_last_call):
                 break
             batch, rest_bytes = self._cut(lane)
-            if self._keep_order:
-                lane.in_flight |= batch.ids()
+            self._mark_in_flight(lane, batch)
             yield batch
             if rest_bytes < self._batch_bytes:
                 break
@@ -238,6 +237,11 @@ class Batcher:
             body = self._encode(lane, messages[:size])
         return size, body, full_bytes - len(body)
 
+    def _mark_in_flight(self, lane: _OpenLane, batch: Batch) -> None:
+        if self._keep_order:
+            batch.ids = {message.external_object_id for message in batch.messages}
+            lane.in_flight |= batch.ids
+
     def _take_freed(self, lane: _OpenLane) -> tuple[list[SyncMessage], list[int]]:
         """Take the waiting messages of free objects, at most a full batch."""
         freed: list[tuple[int, SyncMessage]] = []
@@ -258,7 +262,7 @@ class Batcher:
         """Make a batch of waiting messages; those that do not fit go on waiting, in front."""
         size, body, _ = self._fit(lane.lane, messages)
         batch = Batch(lane.lane, messages[:size], origins[:size], body)
-        lane.in_flight |= batch.ids()
+        self._mark_in_flight(lane, batch)
         for message, origin in zip(
             reversed(messages[size:]), reversed(origins[size:]), strict=True
         ):

@@ -11,7 +11,7 @@ import msgspec
 import orjson
 
 from pusher.errors import BridgeApiError, EndpointError
-from pusher.model import Answer, Failure, Lane, Transport
+from pusher.model import Answer, Failure, Lane, Transport, Verdict
 from pusher.protocol import (
     API_ROOT,
     MESSAGES_PATH,
@@ -22,6 +22,7 @@ from pusher.protocol import (
     error_text,
     errors_query,
     status_paths,
+    verdict_of,
 )
 from pusher.transport import HttpTransport
 
@@ -99,8 +100,7 @@ class BridgeClient:
 
     async def list_stores(self) -> list[Json]:
         """Get all stores ("Get all stores")."""
-        stores: list[Json] = (await self._json("GET", "/stores"))["results"]
-        return stores
+        return _decoded(_results, await self._call("GET", "/stores"))
 
     async def get_store(self, store_id: str) -> Json:
         """Get a store ("Get a store")."""
@@ -124,7 +124,9 @@ class BridgeClient:
             "objectType": lane.object_type,
             "messages": list(messages),
         }
-        await self._call("PUT", MESSAGES_PATH.removeprefix(API_ROOT), body=body)
+        answer = await self._call("PUT", MESSAGES_PATH.removeprefix(API_ROOT), body=body)
+        if verdict_of(answer, had_success=True) is not Verdict.DELIVERED:
+            raise _not_the_bridges(answer)
 
     async def get_status(self, lane: Lane, external_id: str) -> SyncStatus | None:
         """Get the state of an object ("Get sync status"); None while the bridge knows none.
@@ -204,6 +206,13 @@ def _api_error(answer: Answer) -> BridgeApiError:
     return BridgeApiError(error_text(answer), status=answer.status, correlation_id=correlation_id)
 
 
+def _results(data: bytes) -> list[Json]:
+    results = _json_object(data)["results"]
+    if not isinstance(results, list):
+        raise TypeError("not a list")
+    return results
+
+
 def _json_object(data: bytes) -> Json:
     value = orjson.loads(data)
     if not isinstance(value, dict):
@@ -214,6 +223,10 @@ def _json_object(data: bytes) -> Json:
 def _decoded(decode: Callable[[bytes], T], answer: Answer) -> T:
     try:
         return decode(answer.body)
-    except (ValueError, TypeError, msgspec.DecodeError) as error:
-        text = f"the answer is not the bridge's: {error_text(answer)}"
-        raise BridgeApiError(text, status=answer.status) from error
+    except (ValueError, TypeError, KeyError, msgspec.DecodeError) as error:
+        raise _not_the_bridges(answer) from error
+
+
+def _not_the_bridges(answer: Answer) -> BridgeApiError:
+    text = f"the answer is not the bridge's: {error_text(answer)}"
+    return BridgeApiError(text, status=answer.status)

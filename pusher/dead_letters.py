@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import os
+import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,6 +34,7 @@ class DeadLetters:
 
     def __init__(self, path: Path, run_id: str, now_s: Callable[[], float]) -> None:
         self.path = path
+        self.name = os.fsencode(path).decode("utf-8", "replace")
         self.written = 0
         self._run_id = run_id
         self._now_s = now_s
@@ -62,7 +65,9 @@ class DeadLetters:
     def _append(self, data: bytes) -> None:
         try:
             if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+                if _ends_inside_a_line(self._descriptor):
+                    data = b"\n" + data  # A run was killed in the middle of a letter.
             _append_or_nothing(self._descriptor, data)
         except OSError as error:
             raise DiskError(f"{self.path}: dead letters: {error.strerror}") from error
@@ -77,8 +82,16 @@ def _append_or_nothing(descriptor: int, data: bytes) -> None:
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     except OSError:
-        os.ftruncate(descriptor, length)
+        with suppress(OSError):  # It is the first failure that tells what is wrong.
+            os.ftruncate(descriptor, length)
         raise
+
+
+def _ends_inside_a_line(descriptor: int) -> bool:
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode) or not info.st_size:
+        return False
+    return os.pread(descriptor, 1, info.st_size - 1) != b"\n"
 
 
 def _letter(rejection: Rejection, at: str, run_id: str) -> bytes:
@@ -87,7 +100,7 @@ def _letter(rejection: Rejection, at: str, run_id: str) -> bytes:
         "detail": rejection.detail,
         "status": rejection.status,
         "attempts": rejection.attempts,
-        "source": rejection.source,
+        "source": os.fsencode(rejection.source).decode("utf-8", "replace"),
         "line": rejection.line,
         "offset": rejection.offset,
         "at": at,

@@ -21,6 +21,7 @@ __all__ = ["Decoded", "Decoder"]
 _OPENING_BRACE = 0x7B
 _EMPTY_MAPS = (b"null", b"[]")
 _CHANGED_AT_MAX = 2**63 - 1
+_DIGITS_MAX = 40
 _LOOKS_LIKE_SECONDS_BELOW = 10**11
 """1973 in milliseconds, the year 5138 in seconds."""
 
@@ -64,6 +65,9 @@ class Decoded:
     warnings: list[str] = field(default_factory=list)
 
 
+_TOO_DEEP = Problem("not_json", "nested too deeply")
+
+
 class Decoder:
     """Decodes chunks of one run.
 
@@ -98,9 +102,9 @@ class Decoder:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             decoded = self._decode_line_by_line(chunk)
         else:
-            if len(messages) == chunk.line_count:
+            if len(messages) == chunk.line_count and _has_one_value_a_line(data, len(messages)):
                 decoded = self._checked(chunk, messages)
-            else:  # Blank lines, or lines with several values.
+            else:
                 decoded = self._decode_line_by_line(chunk)
         messages = decoded.messages
         self._fill_changed_at(messages, read_at_ms)
@@ -146,7 +150,7 @@ class Decoder:
         except UnicodeDecodeError as error:
             return Problem("not_utf8", f"byte {error.start + 1} is not UTF-8")
         except RecursionError:
-            return Problem("not_json", "nested too deeply")
+            return _TOO_DEEP
         except msgspec.ValidationError as error:
             return self._decode_loose_line(line, str(error))
         except msgspec.DecodeError as error:
@@ -162,6 +166,10 @@ class Decoder:
             return self._settled(_decode_line(msgspec.json.encode(fields)))
         except msgspec.ValidationError as error:
             return _problem_of(str(error) or complaint)
+        except RecursionError:
+            return _TOO_DEEP
+        except msgspec.DecodeError as error:  # It complained of a field before the line broke off.
+            return Problem("not_json", str(error))
 
     def _are_canonical(self, messages: list[SyncMessage]) -> bool:
         """Tell at a tenth of a microsecond a message whether nothing has to be normalised."""
@@ -189,7 +197,8 @@ class Decoder:
             return _field_problem("externalObjectId", external_id)
         if isinstance(message.changed_at, str):
             digits = message.changed_at
-            if not (digits.isascii() and digits.isdigit() and int(digits) <= _CHANGED_AT_MAX):
+            is_number = digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS_MAX
+            if not is_number or int(digits) > _CHANGED_AT_MAX:
                 return _field_problem("changedAt", digits)
             message.changed_at = int(digits)
         return self._settled_lane(message) or _settled_maps(message) or message
@@ -225,7 +234,7 @@ class Decoder:
     def _look_for_oddities(self, data: bytes, decoded: Decoded) -> None:
         """Warn once of what the bridge takes and later fails on, or mis-dates."""
         if not self._warned_of_seconds and decoded.messages:
-            earliest = min(m.changed_at for m in decoded.messages)  # type: ignore[type-var]
+            earliest = min([m.changed_at for m in decoded.messages])  # type: ignore[type-var]
             if earliest < _LOOKS_LIKE_SECONDS_BELOW:  # type: ignore[operator]
                 self._warned_of_seconds = True
                 decoded.warnings.append(
@@ -242,6 +251,12 @@ class Decoder:
             decoded.warnings.append(
                 'null property values: the bridge expects strings; "" clears a property'
             )
+
+
+def _has_one_value_a_line(data: bytes, count: int) -> bool:
+    """Tell lines of one value each from blank lines made up for by lines of several values."""
+    ends = data.count(b"}\n{")
+    return ends == count - 1 or ends + data.count(b"}\r\n{") == count - 1
 
 
 _INT_OR_UNSET = {int, type(UNSET)}

@@ -121,13 +121,11 @@ class Batch:
     messages: list[SyncMessage]
     origins: list[int]
     body: bytes = b""
+    ids: set[str | int] = field(default_factory=set)
+    """The external ids of the objects that it changes; set for a whole batch, not for a part."""
 
     def __len__(self) -> int:
         return len(self.messages)
-
-    def ids(self) -> set[str | int]:
-        """The external ids of the objects that this batch changes."""
-        return {message.external_object_id for message in self.messages}
 
     def chunk_counts(self) -> Iterator[tuple[int, int]]:
         """Yield (chunk number, how many of its messages are here)."""

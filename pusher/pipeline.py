@@ -499,7 +499,7 @@ class Pipeline:
             confirmation=confirmation,
             phases=self._phases,
             warnings=self._warnings,
-            dead_letters=str(self._dead_letters.path) if self._dead_letters.written else None,
+            dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=None,
         )
 

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from email.utils import parsedate_to_datetime
+from calendar import timegm
+from email.utils import parsedate_tz
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -36,6 +37,7 @@ MESSAGES_PATH = f"{API_ROOT}/sync/messages"
 
 _RETRY = frozenset({408, 423, 425, 429, 477})
 _REFUSED = frozenset({400, 404, 409, 413, 422})
+_DIGITS_MAX = 40
 _NEVER_RETRIED_5XX = frozenset({501, 505})
 
 
@@ -96,21 +98,24 @@ def retry_after_s(answer: Answer, *, now_s: float) -> float:
         return 0.0
     if text.isascii() and text.isdigit():
         return float(text)
-    try:
-        wanted_s = parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
+    wanted_ms = date_ms(text)
+    if wanted_ms is None:
         return 0.0
     # A date means a moment on the server's clock, which may not agree with ours.
     server_now_ms = date_ms(answer.date)
-    return max(0.0, wanted_s - (server_now_ms / 1000 if server_now_ms else now_s))
+    return max(0.0, wanted_ms / 1000 - (server_now_ms / 1000 if server_now_ms else now_s))
 
 
 def date_ms(date: str | None) -> int | None:
-    """A Date header as epoch milliseconds; None where it is missing or unreadable."""
+    """An HTTP date as epoch milliseconds; None where it is missing or unreadable."""
     if not date:
         return None
+    parsed = parsedate_tz(date)
+    if parsed is None:
+        return None
     try:
-        return int(parsedate_to_datetime(date).timestamp() * 1000)
+        # The old asctime form names no zone; HTTP dates are in UTC.
+        return (timegm(parsed[:9]) - (parsed[9] or 0)) * 1000
     except (ValueError, OverflowError):
         return None
 
@@ -169,7 +174,8 @@ decode_errors = msgspec.json.Decoder(SyncErrors).decode
 def as_ms(value: int | str | None) -> int | None:
     """A time that the bridge may write as a number or as a digit string ("Get sync status")."""
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdigit() else None
+        is_number = value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX
+        return int(value) if is_number else None
     return value
 
 

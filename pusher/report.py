@@ -21,7 +21,11 @@ __all__ = [
     "PhaseReport",
     "Report",
     "Requests",
+    "confirmation_of",
+    "lanes_of",
+    "latency_of",
     "outcome_of",
+    "requests_of",
 ]
 
 LANES_MAX = 1_000

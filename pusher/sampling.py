@@ -172,8 +172,8 @@ class Sample:
     def _refresh(self, known: dict[str, SampledObject], delivery: Delivery, now_s: float) -> None:
         """A later message of a sampled object was accepted: the object now stands for that one."""
         messages = delivery.batch.messages
-        ids = delivery.batch.ids()
-        for external_id in [external_id for external_id in known if external_id in ids]:
+        ids = {message.external_object_id for message in messages}
+        for external_id in ids.intersection(known):
             last = max(
                 index
                 for index, message in enumerate(messages)
@@ -231,6 +231,7 @@ class Sample:
             self._slots[place] = member
         # Li's algorithm L: how many messages pass by before the next one that is taken.
         self._weight *= math.exp(math.log(1.0 - self._rng.random()) / capacity)
+        self._weight = min(self._weight, 1 - 1e-12)
         skip = math.log(1.0 - self._rng.random()) / math.log1p(-self._weight)
         self._next_index += int(skip) + 1
 

@@ -189,6 +189,9 @@ class Sender:
                     self._stop(_why_stopped(answer))
                     return None
                 asked_wait_s = retry_after_s(answer, now_s=self._now_s())
+                if asked_wait_s > self._policy.longest_wait_s:
+                    self._stop(f"the endpoint asks for a pause of {asked_wait_s:.0f} s: {detail}")
+                    return None
             delay_s = self._policy.delay_s(attempt, asked_wait_s, self._rng)
             self._log_retry(batch, attempt, detail, delay_s)
             if delay_s is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote, urlsplit
@@ -33,31 +34,32 @@ def checked_url(url: str) -> str:
     Raises:
         UsageError: it is not an http or https address, or it carries credentials or a query.
     """
-    try:
-        parts = urlsplit(url)
-        has_host, _ = bool(parts.hostname), parts.port
-    except ValueError as error:
-        raise UsageError(f"--url: {error}") from error
-    if parts.scheme not in {"http", "https"}:
-        raise UsageError(f"--url must begin with http:// or https://, not {_shown(url)!r}")
-    if not has_host:
-        raise UsageError(f"--url names no host: {_shown(url)!r}")
-    if parts.username is not None or parts.query or parts.fragment:
+    if "@" in url or "?" in url or "#" in url:
+        # It is not shown: what is in it may be a secret.
         raise UsageError(
             "--url must have no user name, query or fragment; use --token or --api-key"
         )
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise UsageError("--url must be printable ASCII without spaces")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"--url is not an address: {url[:100]!r}") from error
+    if parts.scheme not in {"http", "https"}:
+        raise UsageError(f"--url must begin with http:// or https://, not {url[:100]!r}")
+    if not host:
+        raise UsageError(f"--url names no host: {url[:100]!r}")
     return url.rstrip("/")
-
-
-def _shown(url: str) -> str:
-    """As much of an address as cannot hold a secret."""
-    return url.partition("?")[0].rpartition("@")[2][:100]
 
 
 def is_loopback(url: str) -> bool:
     """Whether an address is this machine's own."""
     host = (urlsplit(url).hostname or "").lower()
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class HttpTransport:
@@ -84,9 +86,12 @@ class HttpTransport:
         connect_timeout_s: float = 10.0,
     ) -> None:
         self._base = checked_url(url)
-        self._secrets = [
-            form for secret in (token, api_key) if secret for form in (secret, quote(secret))
-        ]
+        self._secrets = {
+            form
+            for secret in (token, api_key)
+            if secret
+            for form in (secret, quote(secret), quote(secret, safe=""))
+        }
         self._credential_query = f"hapikey={quote(api_key, safe='')}" if api_key else ""
         self._headers = {
             "User-Agent": f"pusher/{__version__}",
@@ -109,6 +114,8 @@ class HttpTransport:
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        # It would send a request again by itself when a connection breaks, unseen and uncounted.
+        self._session._retry_connection = False  # noqa: SLF001
         return self
 
     async def __aexit__(
@@ -139,7 +146,7 @@ class HttpTransport:
             ) as response:
                 return Answer(
                     response.status,
-                    await _read(response),
+                    self._without_secrets(await _read(response)),
                     response.headers.get("Retry-After"),
                     response.headers.get("Date"),
                 )
@@ -156,6 +163,12 @@ class HttpTransport:
                 self._urls[text] = url
         return url
 
+    def _without_secrets(self, text: bytes) -> bytes:
+        """An endpoint may repeat a credential, and answers end up in reports."""
+        for secret in self._secrets if text else ():
+            text = text.replace(secret.encode(), b"***")
+        return text
+
     def _failure(self, error: Exception) -> Failure:
         kind, ambiguous = _kind_of(error)
         # The text of a response error would show the whole address.
@@ -163,9 +176,7 @@ class HttpTransport:
         if kind == "timeout":
             limit_s = self._timeout.total if ambiguous else self._timeout.sock_connect
             detail = f"no {'answer' if ambiguous else 'connection'} within {limit_s:g} s"
-        for secret in self._secrets:
-            detail = detail.replace(secret, "***")
-        detail = " ".join(detail.split())[:300]
+        detail = self._without_secrets(" ".join(detail.split()).encode()).decode()[:300]
         return Failure(kind, detail or type(error).__name__, ambiguous)
 
 

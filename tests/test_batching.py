@@ -347,7 +347,7 @@ class BatchingMachine(RuleBasedStateMachine):
         assert batch.body == encode_messages(batch.lane, batch.messages)
         if self.keep_order:
             for other in self.in_flight:
-                assert other.lane != batch.lane or other.ids().isdisjoint(batch.ids())
+                assert other.lane != batch.lane or other.ids.isdisjoint(batch.ids)
         assert len(batch.origins) == len(batch)
         for message, origin in zip(batch.messages, batch.origins, strict=True):
             number = message.changed_at

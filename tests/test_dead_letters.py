@@ -39,7 +39,7 @@ KEYS = {
 
 
 def rejection_of(record: bytes = b'{"a":1}', **more: Any) -> Rejection:
-    fields = {"source": "in.ndjson", "line": 3, "offset": 70} | more
+    fields: dict[str, Any] = {"source": "in.ndjson", "line": 3, "offset": 70} | more
     return Rejection("not_json", "why", record=record, **fields)
 
 

@@ -382,9 +382,12 @@ async def test_a_damaged_archive_is_an_input_error_after_its_lines(
     path.write_bytes(damaged)
     found, why = await read_until_it_breaks(path)
     assert "damaged" in why
-    assert len(found.splitlines()) >= 20 * 500
-    assert TEXT.startswith(b"\n".join(found.splitlines()[: 20 * 500]))
     assert str(path) in why
+    # What was in the last 4 KiB before the damage may be missing, and no more.
+    whole_pieces = sum(sum(map(len, flushed[number:20])) > (4 << 10) for number in range(20))
+    lines = found.splitlines()
+    assert len(lines) >= (whole_pieces - 1) * 500 > 0
+    assert TEXT.startswith(b"\n".join(lines[: 20 * 500]))
 
 
 @pytest.mark.parametrize("junk", [b"junk", b"\xff" * 100, b"{}\n"])

@@ -6,7 +6,9 @@ not grow without bound. It knows nothing of lines.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import chain
 
 import zstandard
 from isal import igzip_lib, isal_zlib
@@ -17,17 +19,20 @@ __all__ = ["MAGIC_BYTES", "decompressed"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE_MAGIC = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 MAGIC_BYTES = 4
 
 _OUTPUT_BYTES_MAX = 1 << 20
-_ZSTD_INPUT_BYTES_MIN, _ZSTD_INPUT_BYTES_MAX = 1 << 8, 1 << 16
+_GZIP_INPUT_BYTES = 1 << 12
+_ZSTD_INPUT_BYTES_MIN, _ZSTD_INPUT_BYTES_MAX = 1 << 8, 1 << 12
 
 
 def decompressed(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Pass blocks through, decompressed where their first bytes say so.
 
     Raises:
-        InputError: the stream is damaged or ends too early. All before that has been yielded.
+        InputError: the stream is damaged or ends too early. All before that has been yielded, but
+            for the last few KiB before a damage.
     """
     first = b""
     for block in blocks:
@@ -35,25 +40,25 @@ def decompressed(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
         if len(first) >= MAGIC_BYTES:
             break
     if first.startswith(_GZIP_MAGIC):
-        yield from _gunzip(_chain(first, blocks), name)
-    elif first.startswith(_ZSTD_MAGIC):
-        yield from _unzstd(_chain(first, blocks), name)
+        yield from _gunzip(chain((first,), blocks), name)
+    elif first.startswith(_ZSTD_MAGIC) or _ZSTD_SKIPPABLE_MAGIC.match(first):
+        yield from _unzstd(chain((first,), blocks), name)
     else:
-        yield from _chain(first, blocks)
+        yield from chain((first,), blocks)
 
 
-def _chain(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    if first:
-        yield first
-    yield from blocks
+def _sliced(blocks: Iterator[bytes], slice_bytes: int) -> Iterator[bytes]:
+    for block in blocks:
+        for start in range(0, len(block), slice_bytes):
+            yield block[start : start + slice_bytes]
 
 
 def _gunzip(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Decompress gzip: several members, and the zero bytes that tape-minded tools append."""
     member = isal_zlib.decompressobj(wbits=31)
     try:
-        for block in blocks:
-            rest = block
+        for piece in _sliced(blocks, _GZIP_INPUT_BYTES):
+            rest = piece
             while rest:
                 if member.eof:
                     rest = rest.lstrip(b"\0")

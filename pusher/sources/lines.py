@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pusher.errors import InputError, UsageError
@@ -29,6 +30,7 @@ PIPE_BYTES = 1 << 20
 OVERSIZED_HEAD_BYTES = 4 << 10
 STDIN = "-"
 
+_FEED_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -136,7 +138,9 @@ def _examined(name: str | Path) -> _Input:
         raise UsageError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{str(path)!r}: {error}") from error
-    return _Input(str(path), path, is_regular=stat.S_ISREG(info.st_mode))
+    # A name need not be UTF-8, but what shows it is.
+    shown = os.fsencode(path).decode("utf-8", "replace")
+    return _Input(shown, path, is_regular=stat.S_ISREG(info.st_mode))
 
 
 def _file_size(entry: _Input) -> int:
@@ -183,9 +187,10 @@ def cut_into_chunks(
             break
     offset = len(_BOM) if first.startswith(_BOM) else 0
     cutter = _Cutter(name, offset, max_line_bytes)
-    yield from cutter.feed(first[offset:])
-    for block in blocks:
-        yield from cutter.feed(block)
+    for block in chain((first[offset:],), blocks):
+        # A decompressed block may be large, and a chunk must not be.
+        for start in range(0, len(block), _FEED_BYTES):
+            yield from cutter.feed(block[start : start + _FEED_BYTES])
     yield from cutter.finish()
 
 

@@ -46,7 +46,8 @@ def _expanded(spec: str | Path) -> list[str | Path]:
         return [spec]
     text = os.fspath(spec)
     if "://" in text:
-        raise UsageError(f"{text}: not a kind of source that this version can read")
+        scheme = text.partition("://")[0]  # The rest may hold a password.
+        raise UsageError(f"{scheme}://...: not a kind of source that this version can read")
     path = Path(text)
     try:
         if path.is_dir():

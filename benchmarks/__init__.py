@@ -1,0 +1,1 @@
+"""Measurements of pusher, as ratios within one run. See README.md."""
