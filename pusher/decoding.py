@@ -8,6 +8,7 @@ is taken line by line, to find the guilty.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -25,12 +26,14 @@ _DIGITS_MAX = 40
 _LOOKS_LIKE_SECONDS_BELOW = 10**11
 """1973 in milliseconds, the year 5138 in seconds."""
 
-_NULL_SEARCH_EVERY = 8
-_NULL_SEARCH_ALWAYS_BELOW_CHUNK = 32
+_SEARCH_EVERY = 8
+_SEARCH_ALL_CHUNKS_UP_TO = 32
 
 _decode_lines = msgspec.json.Decoder(SyncMessage).decode_lines
 _decode_line = msgspec.json.Decoder(SyncMessage).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+_NULL_VALUE = re.compile(rb":\s*null\b")
 
 _FIELD_REASONS = {
     "externalObjectId": (
@@ -108,7 +111,6 @@ class Decoder:
                 decoded = self._decode_line_by_line(chunk)
         messages = decoded.messages
         self._fill_changed_at(messages, read_at_ms)
-        self._chunks_seen += 1
         self._look_for_oddities(data, decoded)
         return decoded
 
@@ -232,7 +234,13 @@ class Decoder:
         self._last_filled_ms = base_ms + max(repeats.values()) - 1
 
     def _look_for_oddities(self, data: bytes, decoded: Decoded) -> None:
-        """Warn once of what the bridge takes and later fails on, or mis-dates."""
+        """Warn once of what the bridge takes and later fails on, or mis-dates.
+
+        The search costs a tenth of a microsecond a message, so it is thorough only at first.
+        """
+        self._chunks_seen += 1
+        if self._chunks_seen > _SEARCH_ALL_CHUNKS_UP_TO and self._chunks_seen % _SEARCH_EVERY:
+            return
         if not self._warned_of_seconds and decoded.messages:
             earliest = min([m.changed_at for m in decoded.messages])  # type: ignore[type-var]
             if earliest < _LOOKS_LIKE_SECONDS_BELOW:  # type: ignore[operator]
@@ -240,17 +248,12 @@ class Decoder:
                 decoded.warnings.append(
                     f"changedAt {earliest} looks like seconds; the bridge expects milliseconds"
                 )
-        # The search costs a tenth of a microsecond a message, so it is thorough only at first.
-        if self._warned_of_nulls or (
-            self._chunks_seen > _NULL_SEARCH_ALWAYS_BELOW_CHUNK
-            and self._chunks_seen % _NULL_SEARCH_EVERY
-        ):
-            return
-        if b"null" in data and any(b"null" in bytes(m.properties) for m in decoded.messages):
-            self._warned_of_nulls = True
-            decoded.warnings.append(
-                'null property values: the bridge expects strings; "" clears a property'
-            )
+        if not self._warned_of_nulls and b"null" in data:
+            self._warned_of_nulls = any(_NULL_VALUE.search(m.properties) for m in decoded.messages)
+            if self._warned_of_nulls:
+                decoded.warnings.append(
+                    'null property values: the bridge expects strings; "" clears a property'
+                )
 
 
 def _has_one_value_a_line(data: bytes, count: int) -> bool:

@@ -19,6 +19,7 @@ from fakes.command import (
     NORTHWIND_COUNT,
     PUSHER,
     ended,
+    files_in,
     letters_in,
     message,
     ndjson,
@@ -310,7 +311,7 @@ async def test_the_demo_shows_the_whole_job_within_fifteen_seconds(tmp_path: Pat
     for name in ("CONTACT VINET", "PRODUCT 11", "DEAL 10248", "LINE_ITEM 10248-11"):
         assert f"{name}: {{" in text
     assert '"dealname":"Order 10248"' in text
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
 
 
 async def test_a_generated_stream_has_its_length_and_depends_on_its_seed_alone(

@@ -49,7 +49,12 @@ class Ended:
     def counts(self) -> tuple[int, int, int, int]:
         """Messages read, delivered, rejected and pending."""
         messages = self.report["messages"]
-        return tuple(messages[name] for name in ("read", "delivered", "rejected", "pending"))  # type: ignore[return-value]
+        return (
+            messages["read"],
+            messages["delivered"],
+            messages["rejected"],
+            messages["pending"],
+        )
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -179,6 +184,11 @@ def message(number: int, **fields: Any) -> dict[str, Any]:
 def ndjson(entries: Iterable[dict[str, Any]]) -> bytes:
     """Lines of JSON."""
     return b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+
+
+def files_in(folder: Path) -> list[str]:
+    """The names of all that is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def letters_in(folder: Path, name: str = "pusher.dead.ndjson") -> list[dict[str, Any]]:
