@@ -12,6 +12,7 @@ from pusher.transport import checked_url, is_loopback
 
 __all__ = ["Settings"]
 
+RATE_MAX = 1_000_000
 STATUS_POLLS_PER_S = 9.0
 """HubSpot's clients keep to nine requests a second; the limit was ten ("Get sync status")."""
 
@@ -93,8 +94,8 @@ class Settings:
             if not value >= low:
                 raise UsageError(f"{name} must be at least {low}")
         for name, rate in (("--rate", self.rate), ("--confirm-rate", self.confirm_rate)):
-            if rate is not None and not rate > 0:
-                raise UsageError(f"{name} must be more than 0")
+            if rate is not None and not 0 < rate <= RATE_MAX:
+                raise UsageError(f"{name} must be more than 0, and at most {RATE_MAX:,}")
 
     @property
     def status_rate(self) -> float | None:

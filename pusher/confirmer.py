@@ -20,7 +20,7 @@ from pusher.sampling import Sample, SampledObject
 
 __all__ = ["Confirmer"]
 
-POLLS_AT_ONCE = 8
+POLLS_AT_ONCE = 32
 BACKOFF_FIRST_S = 0.2
 BACKOFF_FACTOR = 1.6
 BACKOFF_MAX_S = 5.0

@@ -100,8 +100,8 @@ class Chunk:
         """Yield (line number, offset, line without its end) for each line that is not blank."""
         offset = self.offset
         for line_number, line in enumerate(self.data.split(b"\n"), self.first_line):
-            if text := line.strip(b" \t\r"):
-                yield line_number, offset + line.find(text), text
+            if line.strip(b" \t\r"):
+                yield line_number, offset, line.rstrip(b"\r")
             offset += len(line) + 1
 
 

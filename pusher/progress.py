@@ -62,7 +62,7 @@ class _Rate:
 def is_live_terminal() -> bool:
     """Whether stderr is a terminal on which a line can be drawn again."""
     try:
-        return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        return sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
     except (AttributeError, ValueError):
         return False
 

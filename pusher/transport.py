@@ -144,9 +144,11 @@ class HttpTransport:
                 headers=_JSON_HEADERS if body is not None else None,
                 allow_redirects=False,
             ) as response:
+                answer = await _read(response)
+                is_data = 200 <= response.status < 300 and answer[:1] in {b"{", b"["}
                 return Answer(
                     response.status,
-                    self._without_secrets(await _read(response)),
+                    answer if is_data else self._without_secrets(answer),
                     response.headers.get("Retry-After"),
                     response.headers.get("Date"),
                 )

@@ -496,7 +496,7 @@ async def test_a_disk_that_fills_up_leaves_whole_letters_only(
 ) -> None:
     """The file may grow to 2 KiB; of the letters, exactly those on the disk are rejected."""
     chunk = 256 << 10
-    stdin = b"".join(b"oops" + b" " * chunk + b"\n" + lines(1) for _ in range(12))
+    stdin = b"".join(b"oops\n" + b" " * chunk + b"\n" + lines(1) for _ in range(12))
     (tmp_path / "in").write_bytes(stdin)
     script = 'ulimit -f 2; pusher push in "$@" 2>err | cat; exit "${PIPESTATUS[0]}"'
     result = await run_shell(script, "--url", endpoint.url, *PUSH, cwd=tmp_path)

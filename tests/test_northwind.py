@@ -82,6 +82,22 @@ async def test_in_phases_everything_is_delivered_and_confirmed(tmp_path: Path) -
     assert "4,059 of 4,059" in push.err
 
 
+async def test_a_phase_waits_until_the_one_before_is_processed(tmp_path: Path) -> None:
+    """The bridge takes its time with all that others point at, so nothing else would do."""
+    delay = ("--processing-delay", "CONTACT=700ms,PRODUCT=700ms,DEAL=700ms")
+    async with northwind_bridge(*delay, cwd=tmp_path) as url:
+        push = await run("push", NORTHWIND, "--phases", "--url", url, "--report", "-", cwd=tmp_path)
+    assert_all_confirmed(push.report)
+    phases = push.report["phases"]
+    assert [phase["object_types"] for phase in phases] == [
+        ["CONTACT", "PRODUCT"],
+        ["DEAL"],
+        ["LINE_ITEM"],
+    ]
+    assert [phase["processed"] for phase in phases[:2]] == [True, True]
+    assert all(phase["waited_s"] > 0.5 for phase in phases[:2])
+
+
 async def test_without_phases_the_sample_shows_associations_that_did_not_exist_yet(
     tmp_path: Path,
 ) -> None:

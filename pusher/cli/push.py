@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from pusher.model import OBJECT_TYPES
 if TYPE_CHECKING:
     from pusher.pipeline import Pipeline
     from pusher.report import Report
+
+_log = logging.getLogger("pusher")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,8 +46,8 @@ Exit codes:
 
 def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """An option that is also read from PUSHER_<NAME>."""
-    longest = max(names, key=len).lstrip("-").partition("/")[0]
-    settings.setdefault("envvar", "PUSHER_" + longest.upper().replace("-", "_"))
+    flag = next(name for name in names if name.startswith("--"))
+    settings.setdefault("envvar", "PUSHER_" + flag[2:].upper().replace("-", "_"))
     return click.option(*names, **settings)
 
 
@@ -132,8 +135,8 @@ def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     default="auto",
     help="auto: a bar on a terminal, a line every few seconds elsewhere.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr.")
-@click.option("-v", "--verbose", is_flag=True, help="Log each retry and split as well.")
+@_option("-q", "--quiet", is_flag=True, help="Only errors on stderr.")
+@_option("-v", "--verbose", is_flag=True, help="Log each retry and split as well.")
 @_option("--log-format", type=click.Choice(["text", "json"]), default="text", help="On stderr.")
 def command(
     source: tuple[str, ...],
@@ -169,15 +172,19 @@ def command(
         raise click.UsageError(str(error)) from error
     except PusherError as error:
         raise click.ClickException(str(error)) from error
-    _exit_with(result, report, quiet=quiet)
+    _exit_with(result, report, quiet=quiet, as_json=log_format == "json")
 
 
 def _check_report_path(path: str | None) -> None:
     """Find out before the run, rather than after it, that its report has nowhere to go."""
     from pusher.errors import UsageError  # noqa: PLC0415
 
-    if path not in {None, "-"} and not Path(path or "").parent.is_dir():
-        raise UsageError(f"--report: {Path(path or '').parent} is not a directory")
+    if path is None or path == "-":
+        return
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"--report: {Path(path).parent} is not a directory")
+    if not path or Path(path).is_dir():
+        raise UsageError(f"--report: {path!r} is a directory")
 
 
 def _pipeline(source: tuple[str, ...], values: dict[str, Any]) -> Pipeline:
@@ -240,18 +247,23 @@ async def _obey_signals(pipeline: Pipeline, *, task_status: Any) -> None:
             halt = Halt(HaltKind.INTERRUPTED, f"interrupted by {name}", int(signum))
             if received == 1:
                 pipeline.stopping.end_reading(halt)
+                _log.info("%s: delivering what was read; once more to leave at once", name)
             elif received == 2:
                 pipeline.stopping.end_sending(halt)
             else:
                 os._exit(128 + int(signum))
 
 
-def _exit_with(report: Report, path: str | None, *, quiet: bool) -> None:
+def _exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -> None:
     """Print the summary and the report, and end with the report's exit code."""
     from pusher.cli.summary import summary  # noqa: PLC0415
 
     exit_code = report.exit_code
-    if not quiet or exit_code:
+    if as_json:
+        level = logging.ERROR if exit_code else logging.INFO
+        fields = {"outcome": report.outcome, "exit_code": exit_code, "run_id": report.run_id}
+        _log.log(level, "%s", summary(report), extra={"fields": fields})
+    elif not quiet or exit_code:
         with suppress(OSError, ValueError, AttributeError):  # A closed stderr is no failure.
             sys.stderr.write(summary(report) + "\n")
             sys.stderr.flush()
@@ -261,10 +273,14 @@ def _exit_with(report: Report, path: str | None, *, quiet: bool) -> None:
             sys.stdout.buffer.flush()
         elif path is not None:
             Path(path).write_bytes(report.to_json())
-    except BrokenPipeError:
+    except (BrokenPipeError, AttributeError):
+        # Nobody reads the report: the reader has gone, or stdout was closed from the start.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except OSError as error:
-        with suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(f"pusher: error: --report: {path}: {error.strerror}\n")
+        _log.error("--report: %s: %s", path, error.strerror)
         exit_code = 3
+        if path == "-":
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # What is left is the end of the interpreter; a late Ctrl-C must not change the exit code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(exit_code)

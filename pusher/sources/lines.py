@@ -122,8 +122,11 @@ def _examined(name: str | Path) -> _Input:
     if name == STDIN:
         try:
             info = os.fstat(0)
+            is_readable = fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
         except OSError as error:
             raise UsageError("standard input is closed") from error
+        if not is_readable:  # That is how a closed one looks once the command has started.
+            raise UsageError("standard input is closed")
         is_regular = stat.S_ISREG(info.st_mode)
         start = os.lseek(0, 0, os.SEEK_CUR) if is_regular else 0
         return _Input("stdin", None, start=start, is_regular=is_regular)

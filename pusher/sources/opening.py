@@ -45,6 +45,8 @@ def _expanded(spec: str | Path) -> list[str | Path]:
     if spec == STDIN:
         return [spec]
     text = os.fspath(spec)
+    if not text:
+        raise UsageError("a source has an empty name")
     if "://" in text:
         scheme = text.partition("://")[0]  # The rest may hold a password.
         raise UsageError(f"{scheme}://...: not a kind of source that this version can read")
