@@ -65,7 +65,7 @@ from pusher.watermark import Ledger
 __all__ = ["Pipeline", "push"]
 
 HELD_BYTES_MAX = 64 << 20
-"""Input that open messages may pin. Beyond it reading stops, and open lanes leave, oldest first."""
+"""What open messages may take. Beyond it reading stops, and open lanes leave, oldest first."""
 
 READ_AHEAD_CHUNKS = 1
 STOP_GRACE_S = 5.0

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from pusher.model import Chunk
 
-__all__ = ["Ledger"]
+__all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger"]
 
 _CHUNK_OVERHEAD_BYTES = 1024
+MESSAGE_OVERHEAD_BYTES = 400
+"""A decoded message, its id, its two raw maps and its origin; measured."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,8 +32,7 @@ class Ledger:
         self._next_number = 1
         self.pending = 0
         """Messages that were read and are neither delivered nor rejected nor skipped."""
-        self.held_bytes = 0
-        """Size of the chunks that some open message still points into."""
+        self._chunk_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Ledger {self.pending} pending in {len(self._open)} chunks>"
@@ -41,7 +42,7 @@ class Ledger:
         chunk.number = self._next_number
         self._next_number += 1
         self._open[chunk.number] = _OpenChunk(chunk, 0)
-        self.held_bytes += len(chunk.data) + _CHUNK_OVERHEAD_BYTES
+        self._chunk_bytes += len(chunk.data) + _CHUNK_OVERHEAD_BYTES
 
     def expect(self, chunk: Chunk, message_count: int) -> None:
         """Say how many messages of the chunk have to be settled before it is done."""
@@ -67,10 +68,15 @@ class Ledger:
         return self._open[number].chunk
 
     @property
+    def held_bytes(self) -> int:
+        """What open messages take: the chunks that they point into, and themselves, decoded."""
+        return self._chunk_bytes + self.pending * MESSAGE_OVERHEAD_BYTES
+
+    @property
     def watermark(self) -> int:
         """The number of the last chunk that is done with all before it; 0 at the start."""
         return next(iter(self._open), self._next_number) - 1
 
     def _close(self, number: int) -> None:
         entry = self._open.pop(number)
-        self.held_bytes -= len(entry.chunk.data) + _CHUNK_OVERHEAD_BYTES
+        self._chunk_bytes -= len(entry.chunk.data) + _CHUNK_OVERHEAD_BYTES

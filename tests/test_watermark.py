@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pusher.model import Chunk
-from pusher.watermark import Ledger
+from pusher.watermark import MESSAGE_OVERHEAD_BYTES, Ledger
 
 
 def chunk_of(size: int = 10) -> Chunk:
@@ -106,6 +106,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.watermark == first_open
         assert self.ledger.pending == sum(self.open_counts)
         held = sum(len(self.chunks[place].data) for place in is_open)
+        held += MESSAGE_OVERHEAD_BYTES * self.ledger.pending
         assert held <= self.ledger.held_bytes <= held + 4_096 * len(is_open)
         for place in is_open:
             assert self.ledger.chunk(self.chunks[place].number) is self.chunks[place]

@@ -44,6 +44,12 @@ Exit codes:
 """
 
 
+class _Unusable(click.ClickException):
+    """What was asked for cannot be done. One line: the usage would not help."""
+
+    exit_code = 2
+
+
 def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """An option that is also read from PUSHER_<NAME>."""
     flag = next(name for name in names if name.startswith("--"))
@@ -169,7 +175,7 @@ def command(
         pipeline = _pipeline(source, values)
         result = _run_watched(pipeline, shows_progress=progress == "auto" and not quiet)
     except UsageError as error:
-        raise click.UsageError(str(error)) from error
+        raise _Unusable(str(error)) from error
     except PusherError as error:
         raise click.ClickException(str(error)) from error
     _exit_with(result, report, quiet=quiet, as_json=log_format == "json")
