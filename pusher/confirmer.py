@@ -104,12 +104,12 @@ class Confirmer:
             await self._poll(member)
 
     async def _poll(self, member: SampledObject) -> None:
-        accepted_at_s = member.accepted_at_s
+        accepted = member.accepted
         backoff_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * BACKOFF_FACTOR**member.polls)
         member.polls += 1
         member.next_poll_s = self._now_s() + backoff_s * self._rng.uniform(0.8, 1.2)
         body = await self._ask(member)
-        if body is None or member.accepted_at_s != accepted_at_s:
+        if body is None or member.accepted != accepted:
             return  # Not known yet, or a later message of the object was accepted meanwhile.
         try:
             status = decode_status(body)
@@ -122,7 +122,7 @@ class Confirmer:
 
         Until one order of the path has answered 200, every 400 or 404 is asked again in the other.
         """
-        paths = status_paths(member.lane, member.external_id)
+        paths = status_paths(member.accepted.lane, member.accepted.external_id)
         orders = (0, 1) if self._path_order is None else (self._path_order,)
         for order in orders:
             answer = await self._transport.request("GET", paths[order])

@@ -430,7 +430,7 @@ class Pipeline:
         is_processed: bool | None = None
         if not is_last:
             self.view.stage = "waiting for processing"
-            self._sample.keep_last(started_s)
+            self._sample.keep_last()
             is_processed = await self._finish(confirmer)
             if not is_processed and self.stopping.halt is None:
                 types = " and ".join(sorted(object_types))

@@ -189,9 +189,9 @@ def confirmation_of(sample: Sample, detail: str | None) -> Confirmation:
             if len(examples) < 5:
                 examples.append(
                     {
-                        "store_id": member.lane.store_id,
-                        "object_type": member.lane.object_type,
-                        "external_object_id": member.external_id,
+                        "store_id": member.accepted.lane.store_id,
+                        "object_type": member.accepted.lane.object_type,
+                        "external_object_id": member.accepted.external_id,
                         "type": member.error.type,
                         "details": member.error.details,
                     }

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pusher.model import Delivery, Lane
 from pusher.protocol import SyncError, SyncStatus, as_ms
@@ -49,17 +50,33 @@ class SampleState(enum.Enum):
     FAILED = "failed"
 
 
-@dataclass(slots=True, eq=False)
-class SampledObject:
-    """An object of the sample; it stands for its last accepted message."""
+class Accepted(NamedTuple):
+    """The last message of an object in an accepted batch."""
 
     lane: Lane
     external_id: str
     changed_at_ms: int
-    accepted_at_ms: int
+    bridge_ms: int
     """The bridge's clock at the 2xx."""
-    accepted_at_s: float
+    at_s: float
     """Our monotonic clock at the 2xx."""
+
+
+def _accepted(delivery: Delivery, index: int, now_s: float) -> Accepted:
+    """Name the object of a message, with the last message that the batch has of it."""
+    batch = delivery.batch
+    external_id = batch.messages[index].external_object_id
+    last = next(m for m in reversed(batch.messages) if m.external_object_id == external_id)
+    if not isinstance(last.changed_at, int):
+        raise TypeError("a delivered message has an integer changed_at")
+    return Accepted(batch.lane, str(external_id), last.changed_at, delivery.accepted_at_ms, now_s)
+
+
+@dataclass(slots=True, eq=False)
+class SampledObject:
+    """An object of the sample; it stands for its last accepted message."""
+
+    accepted: Accepted
     slots: int = 0
     """How many places of the reservoir it has."""
     is_kept: bool = False
@@ -75,11 +92,14 @@ class SampledObject:
         Only what the bridge did after its 2xx counts, so an account that already holds the object
         cannot fool us: neither its older errors, which are never removed, nor its older success.
         """
-        since_ms = self.accepted_at_ms - CLOCK_SLACK_MS
+        since_ms = self.accepted.bridge_ms - CLOCK_SLACK_MS
         processed_ms = as_ms(status.last_processed_at) or 0
         for error in status.errors:
             errored_ms = as_ms(error.errored_at) or 0
-            is_ours = as_ms(error.changed_at) == self.changed_at_ms and error.status != "RESOLVED"
+            is_ours = (
+                as_ms(error.changed_at) == self.accepted.changed_at_ms
+                and error.status != "RESOLVED"
+            )
             if errored_ms > since_ms and (is_ours or errored_ms >= processed_ms):
                 self.state, self.error = SampleState.FAILED, error
                 return self.state
@@ -105,7 +125,7 @@ class Sample:
         self._first_poll_after_s = first_poll_after_s
         self._objects: dict[Lane, dict[str, SampledObject]] = {}
         self._slots: list[SampledObject] = []
-        self._last_batches: dict[Lane, Delivery] = {}
+        self._last_accepted: dict[Lane, list[Accepted]] = {}
         self._lanes_represented: set[Lane] = set()
         self._seen = 0
         self._weight = 0.0
@@ -120,7 +140,7 @@ class Sample:
         """Take note of a delivered batch; with `remember_last`, for `keep_last` as well."""
         batch = delivery.batch
         if remember_last:
-            self._last_batches[batch.lane] = delivery
+            self._last_accepted[batch.lane] = self._picks(delivery, now_s)
         if self._size.is_none:
             return
         if known := self._objects.get(batch.lane):
@@ -128,20 +148,19 @@ class Sample:
         if batch.lane not in self._lanes_represented and len(self._lanes_represented) < LANES_MAX:
             self._lanes_represented.add(batch.lane)
             index = self._rng.randrange(len(batch))
-            self._member(delivery, index, now_s).is_kept = True
+            self._member(_accepted(delivery, index, now_s)).is_kept = True
         first_index = self._seen
         self._seen += len(batch)
         while self._next_index < self._seen:
-            self._take(self._member(delivery, self._next_index - first_index, now_s))
+            index = self._next_index - first_index
+            self._take(self._member(_accepted(delivery, index, now_s)))
 
-    def keep_last(self, now_s: float) -> None:
+    def keep_last(self) -> None:
         """Add objects of the last accepted batch of each lane: a phase waits for them."""
-        for delivery in self._last_batches.values():
-            count = len(delivery.batch)
-            picks = {count - 1, *(self._rng.randrange(count) for _ in range(GATE_PICKS - 1))}
-            for index in picks:
-                self._member(delivery, index, now_s).is_kept = True
-        self._last_batches.clear()
+        for picks in self._last_accepted.values():
+            for accepted in picks:
+                self._member(accepted).is_kept = True
+        self._last_accepted.clear()
 
     def clear(self) -> None:
         """Forget all objects: the caller wanted none, and phases no longer wait for them."""
@@ -169,42 +188,32 @@ class Sample:
         bad = sum(member.state is not SampleState.CONFIRMED for member in self._slots)
         return upper_bound_95(bad, len(self._slots))
 
+    def _picks(self, delivery: Delivery, now_s: float) -> list[Accepted]:
+        """The last message of a batch, and a few others."""
+        count = len(delivery.batch)
+        indexes = {count - 1, *(self._rng.randrange(count) for _ in range(GATE_PICKS - 1))}
+        return [_accepted(delivery, index, now_s) for index in indexes]
+
     def _refresh(self, known: dict[str, SampledObject], delivery: Delivery, now_s: float) -> None:
         """A later message of a sampled object was accepted: the object now stands for that one."""
-        messages = delivery.batch.messages
-        ids = {message.external_object_id for message in messages}
-        for external_id in ids.intersection(known):
-            last = max(
-                index
-                for index, message in enumerate(messages)
-                if message.external_object_id == external_id
-            )
-            self._member(delivery, last, now_s)
+        seen: set[str | int] = set()
+        for index, message in enumerate(delivery.batch.messages):
+            external_id = message.external_object_id
+            if external_id in known and external_id not in seen:
+                seen.add(external_id)
+                self._member(_accepted(delivery, index, now_s))
 
-    def _member(self, delivery: Delivery, index: int, now_s: float) -> SampledObject:
-        """The sampled object of a message, brought up to its last message in that batch."""
-        batch = delivery.batch
-        external_id = str(batch.messages[index].external_object_id)
-        changed_at_ms = next(
-            message.changed_at
-            for message in reversed(batch.messages)
-            if message.external_object_id == external_id
-        )
-        if not isinstance(changed_at_ms, int):
-            raise TypeError("a delivered message has an integer changed_at")
-        by_id = self._objects.setdefault(batch.lane, {})
-        member = by_id.get(external_id)
+    def _member(self, accepted: Accepted) -> SampledObject:
+        """The sampled object of an accepted message, brought up to that message."""
+        by_id = self._objects.setdefault(accepted.lane, {})
+        member = by_id.get(accepted.external_id)
         if member is None:
-            member = by_id[external_id] = SampledObject(
-                batch.lane, external_id, changed_at_ms, delivery.accepted_at_ms, now_s
-            )
-        elif member.accepted_at_s == now_s and member.changed_at_ms == changed_at_ms:
+            member = by_id[accepted.external_id] = SampledObject(accepted)
+        elif member.accepted == accepted:
             return member
-        member.changed_at_ms = changed_at_ms
-        member.accepted_at_ms = delivery.accepted_at_ms
-        member.accepted_at_s = now_s
+        member.accepted = accepted
         member.state, member.error, member.polls = SampleState.PENDING, None, 0
-        member.next_poll_s = now_s + self._first_poll_after_s
+        member.next_poll_s = accepted.at_s + self._first_poll_after_s
         return member
 
     def _take(self, member: SampledObject) -> None:
@@ -238,10 +247,10 @@ class Sample:
     def _drop(self, member: SampledObject) -> None:
         member.slots -= 1
         if member.slots == 0 and not member.is_kept:
-            by_id = self._objects[member.lane]
-            del by_id[member.external_id]
-            if not by_id:
-                del self._objects[member.lane]
+            lane, external_id = member.accepted.lane, member.accepted.external_id
+            del self._objects[lane][external_id]
+            if not self._objects[lane]:
+                del self._objects[lane]
 
     def _bernoulli_skip(self) -> int:
         """How many messages pass by before one that is taken with probability `rate`."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pusher.model import Batch, Delivery, Lane, SyncMessage
 from pusher.protocol import SyncError, SyncStatus
-from pusher.sampling import Sample, SampledObject, SampleSize, SampleState, upper_bound_95
+from pusher.sampling import Accepted, Sample, SampledObject, SampleSize, SampleState, upper_bound_95
 
 LANE = Lane("s", "DEAL")
 ACCEPTED_MS = 1_700_000_000_000
@@ -44,7 +44,7 @@ def fed(size: SampleSize, count: int, *, seed: int = 1, batch: int = 200) -> Sam
 
 
 def reservoir_ids(sample: Sample) -> list[str]:
-    return [member.external_id for member in sample._slots]
+    return [member.accepted.external_id for member in sample._slots]
 
 
 # The reservoir
@@ -59,7 +59,7 @@ def test_the_reservoir_has_as_many_messages_as_wanted_or_all(
     assert sample.reservoir_size == min(wanted, count)
     ids = reservoir_ids(sample)
     assert len(set(ids)) == len(ids)
-    assert {member.external_id for member in sample.objects()} >= set(ids)
+    assert {member.accepted.external_id for member in sample.objects()} >= set(ids)
 
 
 def test_four_hundred_messages_are_the_default() -> None:
@@ -143,7 +143,9 @@ def test_every_lane_is_asked_about_even_with_a_small_reservoir() -> None:
         sample.accept(
             delivery_of(["a", "b"], lane=Lane(f"s{number}", "DEAL")), 0.0, remember_last=False
         )
-    assert {member.lane.store_id for member in sample.objects()} == {f"s{n}" for n in range(100)}
+    assert {member.accepted.lane.store_id for member in sample.objects()} == {
+        f"s{n}" for n in range(100)
+    }
 
 
 def test_no_more_than_four_hundred_lanes_are_represented() -> None:
@@ -191,9 +193,9 @@ def test_an_object_stands_for_its_last_accepted_message() -> None:
     member.state = SampleState.CONFIRMED
     later = delivery_of(["b", "a"], accepted_at_ms=ACCEPTED_MS + 5_000, changed_at=CHANGED_MS + 99)
     sample.accept(later, 6.0, remember_last=False)
-    assert member.changed_at_ms == CHANGED_MS + 100
-    assert member.accepted_at_ms == ACCEPTED_MS + 5_000
-    assert member.accepted_at_s == 6.0
+    assert member.accepted.changed_at_ms == CHANGED_MS + 100
+    assert member.accepted.bridge_ms == ACCEPTED_MS + 5_000
+    assert member.accepted.at_s == 6.0
     assert member.state is SampleState.PENDING
     assert member.next_poll_s >= 6.0
 
@@ -203,7 +205,7 @@ def test_within_a_batch_the_last_message_of_the_object_counts() -> None:
         sample = sample_of(SampleSize(1), seed)
         sample.accept(delivery_of(["a", "a", "a"]), 0.0, remember_last=False)
         (member,) = sample.objects()
-        assert member.changed_at_ms == CHANGED_MS + 2
+        assert member.accepted.changed_at_ms == CHANGED_MS + 2
 
 
 def test_the_same_id_in_another_lane_is_another_object() -> None:
@@ -211,7 +213,7 @@ def test_the_same_id_in_another_lane_is_another_object() -> None:
     sample.accept(delivery_of(["a"]), 1.0, remember_last=False)
     sample.accept(delivery_of(["a"], lane=Lane("t", "DEAL")), 2.0, remember_last=False)
     assert len(list(sample.objects())) == 2
-    assert sorted(member.accepted_at_s for member in sample.objects()) == [1.0, 2.0]
+    assert sorted(member.accepted.at_s for member in sample.objects()) == [1.0, 2.0]
 
 
 @settings(deadline=None)
@@ -234,9 +236,11 @@ def test_members_always_know_the_last_message_of_their_object(
     assert sample.reservoir_size == min(wanted, sum(map(len, batches)))
     members = list(sample.objects())
     assert sum(member.slots for member in members) == sample.reservoir_size
-    assert len({member.external_id for member in members}) == len(members)
+    assert len({member.accepted.external_id for member in members}) == len(members)
     for member in members:
-        assert (member.changed_at_ms, member.accepted_at_ms) == last[member.external_id]
+        assert (member.accepted.changed_at_ms, member.accepted.bridge_ms) == last[
+            member.accepted.external_id
+        ]
 
 
 # What a phase waits for
@@ -247,8 +251,10 @@ def test_the_last_accepted_message_of_every_lane_can_be_kept() -> None:
     for store in ("s", "t"):
         for ids in (["a", "b"], ["c", "d"]):
             sample.accept(delivery_of(ids, lane=Lane(store, "DEAL")), 0.0, remember_last=True)
-    sample.keep_last(1.0)
-    found = {(member.lane.store_id, member.external_id) for member in sample.pending()}
+    sample.keep_last()
+    found = {
+        (member.accepted.lane.store_id, member.accepted.external_id) for member in sample.pending()
+    }
     assert found >= {("s", "d"), ("t", "d")}
     assert not {one for _, one in found} & {"a", "b"}
 
@@ -264,7 +270,7 @@ def test_a_cleared_sample_holds_nothing() -> None:
 
 
 def member_of() -> SampledObject:
-    return SampledObject(LANE, "1", CHANGED_MS, ACCEPTED_MS, 0.0)
+    return SampledObject(Accepted(LANE, "1", CHANGED_MS, ACCEPTED_MS, 0.0))
 
 
 def error_of(
