@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from pusher.model import Lane
     from pusher.pipeline import Pipeline, push
+    from pusher.refreshing import Refresher, Tokens
     from pusher.report import Report
     from pusher.sampling import SampleSize
     from pusher.sources import LineSource, open_source
@@ -38,9 +39,11 @@ __all__ = [
     "LineSource",
     "Pipeline",
     "PusherError",
+    "Refresher",
     "Report",
     "SampleSize",
     "Settings",
+    "Tokens",
     "UsageError",
     "__version__",
     "open_source",
@@ -57,9 +60,11 @@ _HOMES = {
     "LineSource": "sources",
     "Pipeline": "pipeline",
     "PusherError": "errors",
+    "Refresher": "refreshing",
     "Report": "report",
     "SampleSize": "sampling",
     "Settings": "config",
+    "Tokens": "refreshing",
     "UsageError": "errors",
     "open_source": "sources",
     "push": "pipeline",

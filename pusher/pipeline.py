@@ -37,6 +37,7 @@ from pusher.model import (
     Rejection,
     SyncMessage,
     Transport,
+    chunk_counts,
     place_of,
 )
 from pusher.progress import Watched
@@ -55,7 +56,7 @@ from pusher.report import (
 )
 from pusher.retrying import RetryPolicy
 from pusher.sampling import Sample
-from pusher.sender import Refusal, Sender
+from pusher.sender import Errand, Refusal, Sender
 from pusher.sources import LineSource, open_source
 from pusher.stopping import Stopping
 from pusher.tally import Tally
@@ -110,13 +111,21 @@ class Pipeline:
         source: what is pushed.
         settings: how.
         transport: the door to the endpoint; made from the settings when it is not given.
+        errand: what to do otherwise than send sync messages.
+        stopping: where the run is told to end early.
 
     Raises:
         UsageError: the settings do not suit the source.
     """
 
     def __init__(
-        self, source: LineSource, settings: Settings, *, transport: Transport | None = None
+        self,
+        source: LineSource,
+        settings: Settings,
+        *,
+        transport: Transport | None = None,
+        errand: Errand | None = None,
+        stopping: Stopping | None = None,
     ) -> None:
         if settings.phases and not source.can_be_read_again:
             raise UsageError("--phases reads its input once a phase, so it needs files, not a pipe")
@@ -124,19 +133,20 @@ class Pipeline:
             raise UsageError(f"--dead-letters: {settings.dead_letters.parent} is not a directory")
         self.source = source
         self.tally = Tally()
-        self.stopping = Stopping()
+        self.stopping = stopping or Stopping()
         self.view = Watched(
             self.tally, source, passes=len(ASSOCIATION_ORDER) if settings.phases else 1
         )
         self.run_id = uuid.uuid4().hex[:16]
         self._settings = settings
         self._transport = transport
+        self._errand = errand
         self._rng = random.Random(settings.seed)
         self._decoder = Decoder(
             default_store=settings.default_store, default_type=settings.default_type
         )
         self._batcher = Batcher(
-            encode_messages,
+            errand.encode if errand else encode_messages,
             batch_size=settings.batch_size,
             batch_bytes=settings.batch_bytes,
             keep_order=settings.keep_order,
@@ -191,6 +201,7 @@ class Pipeline:
             self.tally,
             limiter=limiter,
             rng=self._rng,
+            route=self._errand,
         )
         phases = ASSOCIATION_ORDER if settings.phases else (frozenset(OBJECT_TYPES),)
         for number, object_types in enumerate(phases, 1):
@@ -320,6 +331,8 @@ class Pipeline:
             ]
             messages = [message for message, _ in wanted]
             indexes = [index for _, index in wanted]
+        if self._errand is not None:
+            messages, indexes = self._without_skipped(self._errand, messages, indexes)
         rejections = decoded.rejections if is_first else []
         self.tally.read += len(messages) + len(rejections)
         self._ledger.expect(chunk, len(messages) + len(rejections))
@@ -329,6 +342,22 @@ class Pipeline:
         if rejections and await self._reject(rejections):
             self._ledger.settle([(chunk.number, len(rejections))])
         await _send_all(self._batcher.add(messages, indexes, chunk, time.monotonic()), to_send)
+
+    def _without_skipped(
+        self, errand: Errand, messages: list[SyncMessage], indexes: Iterable[int]
+    ) -> tuple[list[SyncMessage], list[int]]:
+        """Count off what is not sent by rule: it is read and settled at once."""
+        kept: list[SyncMessage] = []
+        places: list[int] = []
+        for message, index in zip(messages, indexes, strict=True):
+            reason = errand.why_skipped(message)
+            if reason is None:
+                kept.append(message)
+                places.append(index)
+            else:
+                self.tally.read += 1
+                self.tally.skipped_by_reason[reason] += 1
+        return kept, places
 
     async def _make_room(self, to_send: MemoryObjectSendStream[Batch]) -> None:
         """Wait while more input is held than allowed; let the oldest open lanes go meanwhile."""
@@ -346,14 +375,30 @@ class Pipeline:
                 if self.stopping.is_sending_over:
                     continue  # It stays pending.
                 settled = 0
-                async with aclosing(sender.deliver(batch)) as outcomes:  # type: ignore[type-var]
-                    async for outcome in outcomes:
-                        if await self._settle(outcome):
-                            settled += len(outcome.batch)
+                parts = [batch] if self._errand is None else self._left_of(self._errand, batch)
+                for part in parts:
+                    async with aclosing(sender.deliver(part)) as outcomes:  # type: ignore[type-var]
+                        async for outcome in outcomes:
+                            if await self._settle(outcome):
+                                settled += len(outcome.batch)
                 # Only now: parts of a split batch may share objects.
                 if settled == len(batch):
                     self._batcher.release(batch)
                 self._settled.set()
+
+    def _left_of(self, errand: Errand, batch: Batch) -> list[Batch]:
+        """What is to be sent of a batch; the rest was settled by an earlier run."""
+        try:
+            parts = errand.left_of(batch)
+        except DiskError as error:
+            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
+            return []
+        left = {origin for part in parts for origin in part.origins}
+        done = [origin for origin in batch.origins if origin not in left]
+        self.tally.read -= len(done)
+        self.tally.resumed += len(done)
+        self._ledger.settle(chunk_counts(done))
+        return parts
 
     async def _settle(self, outcome: Delivery | Refusal) -> bool:
         """Take off what is delivered or rejected; false when a dead letter could not be written."""
@@ -369,6 +414,11 @@ class Pipeline:
         else:
             return False
         self._ledger.settle(batch.chunk_counts())
+        try:
+            if self._errand is not None:
+                self._errand.note(outcome)
+        except DiskError as error:
+            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
         return True
 
     def _rejection(self, refusal: Refusal) -> Rejection:
@@ -484,7 +534,7 @@ class Pipeline:
                 rejected=tally.rejected,
                 skipped=tally.skipped,
                 pending=pending,
-                resumed=0,
+                resumed=tally.resumed,
             ),
             skipped=dict(tally.skipped_by_reason),
             rejected=dict(tally.rejected_by_reason),

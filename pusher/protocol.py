@@ -1,32 +1,43 @@
 """The API contract: what a request looks like and what an answer means. Bytes in, values out.
 
-"Sync Messages", "Get sync status" and "Get sync errors" in the reference.
+"Sync Messages", "Get sync status", "Get sync errors" and "Imports" in the reference.
 """
 
 from __future__ import annotations
 
 from calendar import timegm
+from collections.abc import Sequence
 from email.utils import parsedate_tz
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 import orjson
+from msgspec import Meta, Raw
 
 from pusher.model import Answer, Lane, ObjectType, SyncMessage, Verdict
 
 __all__ = [
     "API_ROOT",
+    "IMPORT_END_PATH",
+    "IMPORT_PAGE_PATH",
     "MESSAGES_PATH",
+    "ImportPart",
+    "ImportRequest",
     "SyncError",
     "SyncErrors",
     "SyncStatus",
     "as_ms",
     "date_ms",
     "decode_errors",
+    "decode_import_request",
     "decode_status",
+    "encode_import_end",
+    "encode_import_page",
     "encode_messages",
     "error_text",
     "errors_query",
+    "failure_in",
     "retry_after_s",
     "status_paths",
     "verdict_of",
@@ -34,6 +45,8 @@ __all__ = [
 
 API_ROOT = "/extensions/ecomm/v2"
 MESSAGES_PATH = f"{API_ROOT}/sync/messages"
+IMPORT_PAGE_PATH = f"{API_ROOT}/imports/page"
+IMPORT_END_PATH = f"{API_ROOT}/imports/end"
 
 _RETRY = frozenset({408, 423, 425, 429, 477})
 _REFUSED = frozenset({400, 404, 409, 413, 422})
@@ -55,8 +68,73 @@ def encode_messages(lane: Lane, messages: list[SyncMessage]) -> bytes:
     return _encoder.encode(_SyncMessages(lane.store_id, lane.object_type, messages))
 
 
+class ImportPart(msgspec.Struct, rename="camel", frozen=True):
+    """A type that the import webhook asks for."""
+
+    settings_id: int | str
+    object_type: str
+
+
+class ImportRequest(msgspec.Struct, rename="camel", frozen=True):
+    """The body of the import webhook: which store's data the account wants."""
+
+    import_started_at: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    store_id: Annotated[str, Meta(min_length=1)]
+    settings_to_import: list[ImportPart] = []
+    portal_id: int | None = None
+
+
+decode_import_request = msgspec.json.Decoder(ImportRequest).decode
+
+
+class _ImportMessage(msgspec.Struct, rename="camel"):
+    """A message of an import page: all are upserts of the present state, so it has no more."""
+
+    external_object_id: str | int
+    properties: Raw
+    associations: Raw
+
+
+class _ImportPage(msgspec.Struct, rename="camel"):
+    import_started_at: int
+    page_number: int
+    store_id: str
+    object_type: ObjectType
+    messages: list[_ImportMessage]
+
+
+class _ImportEnd(msgspec.Struct, rename="camel"):
+    import_started_at: int
+    page_count: int
+    item_count: int
+    store_id: str
+    object_type: ObjectType
+
+
+def encode_import_page(
+    lane: Lane, messages: Sequence[SyncMessage], *, started_at: int, number: int
+) -> bytes:
+    """Build the body of `POST /imports/page`; pages of a type are numbered from 0."""
+    return _encoder.encode(
+        _ImportPage(
+            started_at,
+            number,
+            lane.store_id,
+            lane.object_type,
+            [_ImportMessage(m.external_object_id, m.properties, m.associations) for m in messages],
+        )
+    )
+
+
+def encode_import_end(lane: Lane, *, started_at: int, page_count: int, item_count: int) -> bytes:
+    """Build the body of `POST /imports/end`: no more of this type comes."""
+    return _encoder.encode(
+        _ImportEnd(started_at, page_count, item_count, lane.store_id, lane.object_type)
+    )
+
+
 def verdict_of(answer: Answer, *, had_success: bool) -> Verdict:
-    """Say what an answer to `PUT /sync/messages` means.
+    """Say what an answer to `PUT /sync/messages`, or to a page or end of an import, means.
 
     Args:
         answer: the endpoint's answer.
@@ -165,6 +243,8 @@ class SyncErrors(msgspec.Struct, frozen=True):
     """A page of sync errors ("Get sync errors")."""
 
     results: list[SyncError] = []
+    paging: dict[str, Any] | None = None
+    """Has `next` where more follow; the reference does not know it, HubSpot's server had it."""
 
 
 decode_status = msgspec.json.Decoder(SyncStatus).decode
@@ -177,6 +257,18 @@ def as_ms(value: int | str | None) -> int | None:
         is_number = value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX
         return int(value) if is_number else None
     return value
+
+
+def failure_in(status: SyncStatus) -> SyncError | None:
+    """The error that the last processing of an object ended with; None when it ended well.
+
+    Errors stay in a status for ever. One counts as long as nothing was processed after it.
+    """
+    processed_ms = as_ms(status.last_processed_at) or 0
+    for error in status.errors:
+        if error.status != "RESOLVED" and (as_ms(error.errored_at) or 0) >= processed_ms:
+            return error
+    return None
 
 
 def status_paths(lane: Lane, external_id: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 from aiolimiter import AsyncLimiter
@@ -23,6 +24,8 @@ from pusher.model import (
     Failure,
     Halt,
     HaltKind,
+    Lane,
+    SyncMessage,
     Transport,
     Verdict,
 )
@@ -38,7 +41,7 @@ from pusher.retrying import RetryPolicy
 from pusher.stopping import Stopping
 from pusher.tally import Tally
 
-__all__ = ["Refusal", "Sender"]
+__all__ = ["Errand", "Refusal", "Route", "Sender", "SyncRoute"]
 
 _log = logging.getLogger("pusher")
 
@@ -54,6 +57,64 @@ class Refusal:
     attempts: int
 
 
+class Route(Protocol):
+    """Which request carries a batch."""
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The request's path."""
+        ...
+
+    def body_of(self, batch: Batch) -> bytes:
+        """Encode a batch that has no body yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRoute:
+    """The way of sync messages."""
+
+    method: str = "PUT"
+    path: str = MESSAGES_PATH
+
+    def body_of(self, batch: Batch) -> bytes:
+        """Encode a batch as `PUT /sync/messages` wants it."""
+        return encode_messages(batch.lane, batch.messages)
+
+
+class Errand(Route, Protocol):
+    """A run that does otherwise than send all messages as sync messages: an import."""
+
+    def encode(self, lane: Lane, messages: list[SyncMessage]) -> bytes:
+        """Encode messages, to see how large their request is."""
+        ...
+
+    def why_skipped(self, message: SyncMessage) -> str | None:
+        """Why a message is not sent by rule; None when it is."""
+        ...
+
+    def left_of(self, batch: Batch) -> list[Batch]:
+        """What of a batch no earlier run has settled, with bodies.
+
+        Raises:
+            DiskError: what is about to be sent could not be noted.
+        """
+        ...
+
+    def note(self, outcome: Delivery | Refusal) -> None:
+        """Note what became of a batch or part, for later runs.
+
+        Raises:
+            DiskError: it could not be noted.
+        """
+        ...
+
+
 class Sender:
     """Delivers batches, each until it is delivered, isolated, or the run ends.
 
@@ -64,6 +125,7 @@ class Sender:
         tally: where requests are counted.
         limiter: of requests a second, or None.
         rng: for jitter.
+        route: which request carries a batch.
         now_s: the time of day, epoch seconds.
     """
 
@@ -76,6 +138,7 @@ class Sender:
         *,
         limiter: AsyncLimiter | None,
         rng: random.Random,
+        route: Route | None = None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._transport = transport
@@ -84,6 +147,7 @@ class Sender:
         self._tally = tally
         self._limiter = limiter
         self._rng = rng
+        self._route = route or SyncRoute()
         self._now_s = now_s
         self._probing = anyio.Lock()
         self._answered = anyio.Event()
@@ -155,7 +219,7 @@ class Sender:
         )
         self._tally.requests_split += 1
         for part in parts:
-            part.body = encode_messages(part.lane, part.messages)
+            part.body = self._route.body_of(part)
         return parts[::-1]
 
     async def _send(self, batch: Batch, accepted_before: int) -> Delivery | Refusal | None:
@@ -223,7 +287,9 @@ class Sender:
         tally.in_flight_max = max(tally.in_flight_max, tally.in_flight)
         started_s = time.perf_counter()
         try:
-            answer = await self._transport.request("PUT", MESSAGES_PATH, body=batch.body)
+            answer = await self._transport.request(
+                self._route.method, self._route.path, body=batch.body
+            )
         finally:
             tally.in_flight -= 1
             self._answered.set()
@@ -248,4 +314,4 @@ def _why_stopped(answer: Answer) -> str:
         return f"the answer is not the bridge's (a proxy or a login page?): {text}"
     if 300 <= answer.status < 400:
         return f"the endpoint redirects, which a bridge does not: {text}"
-    return f"the endpoint does not take sync messages: {text}"
+    return f"the endpoint does not take these requests: {text}"

@@ -60,6 +60,8 @@ class Tally:
     read: int = 0
     delivered: int = 0
     rejected: int = 0
+    resumed: int = 0
+    """Messages that an earlier run had settled; they are not in `read`."""
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
     skipped_by_reason: Counter[str] = field(default_factory=Counter)
     lanes: dict[Lane, LaneTally] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The door to the endpoint, over HTTP. The only file on the pushing path that knows aiohttp.
 
 It sends a request once and says what came back; foreign exceptions become values here, without
-secrets. Retrying is the sender's matter.
+secrets. Retrying is the sender's matter; only a 401 is, with a new token, tried again here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Literal, Self
 from urllib.parse import quote, urlsplit
 
 import aiohttp
+import anyio
 import yarl
 
 from pusher.errors import UsageError
 from pusher.model import Answer, Failure
+from pusher.protocol import error_text
+from pusher.refreshing import TOKEN_PATH, Refresher
 from pusher.version import __version__
 
 __all__ = ["HttpTransport", "checked_url", "is_loopback"]
@@ -28,8 +31,8 @@ KEEPALIVE_S = 30.0
 _LARGE_BODY_BYTES = 1 << 20
 
 
-def checked_url(url: str) -> str:
-    """The base address without a trailing slash.
+def checked_url(url: str, name: str = "--url") -> str:
+    """The base address without a trailing slash; `name` is what an error calls it.
 
     Raises:
         UsageError: it is not an http or https address, or it carries credentials or a query.
@@ -37,19 +40,19 @@ def checked_url(url: str) -> str:
     if "@" in url or "?" in url or "#" in url:
         # It is not shown: what is in it may be a secret.
         raise UsageError(
-            "--url must have no user name, query or fragment; use --token or --api-key"
+            f"{name} must have no user name, query or fragment; use --token or --api-key"
         )
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise UsageError("--url must be printable ASCII without spaces")
+        raise UsageError(f"{name} must be printable ASCII without spaces")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"--url is not an address: {url[:100]!r}") from error
+        raise UsageError(f"{name} is not an address: {url[:100]!r}") from error
     if parts.scheme not in {"http", "https"}:
-        raise UsageError(f"--url must begin with http:// or https://, not {url[:100]!r}")
+        raise UsageError(f"{name} must begin with http:// or https://, not {url[:100]!r}")
     if not host:
-        raise UsageError(f"--url names no host: {url[:100]!r}")
+        raise UsageError(f"{name} names no host: {url[:100]!r}")
     return url.rstrip("/")
 
 
@@ -71,6 +74,7 @@ class HttpTransport:
         api_key: sent as the query parameter `hapikey`.
         timeout_s: for a whole request and its answer.
         connect_timeout_s: for the connection alone.
+        refresher: gets a new token on a 401, whereupon the request is sent once more.
 
     Raises:
         UsageError: the address cannot be used.
@@ -84,22 +88,25 @@ class HttpTransport:
         api_key: str | None = None,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
+        refresher: Refresher | None = None,
     ) -> None:
         self._base = checked_url(url)
-        self._secrets = {
-            form
-            for secret in (token, api_key)
-            if secret
-            for form in (secret, quote(secret), quote(secret, safe=""))
-        }
+        self._refresher = refresher
+        self._token_url = ""
+        if refresher is not None:
+            address = refresher.token_url or self._base + TOKEN_PATH
+            self._token_url = checked_url(address, "token_url")
+        self._secrets: set[str] = set()
+        self._keep_secret(token, api_key, *(refresher.secrets if refresher else ()))
         self._credential_query = f"hapikey={quote(api_key, safe='')}" if api_key else ""
         self._headers = {
             "User-Agent": f"pusher/{__version__}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
         }
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+        self._token = token
+        self._refreshing = asyncio.Lock()
+        self._refreshes = 0
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s)
         self._urls: dict[str, yarl.URL] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -130,7 +137,51 @@ class HttpTransport:
     async def request(
         self, method: str, path: str, *, query: str = "", body: bytes | None = None
     ) -> Answer | Failure:
-        """Send one request, once (see `Transport`)."""
+        """Send one request, once (see `Transport`); after a refresh, once more."""
+        url = self._url(path, query)
+        token, refreshes = self._token, self._refreshes
+        headers = dict(_JSON_HEADERS) if body is not None else {}
+        answer = await self._exchange(method, url, _bearing(token, headers), body)
+        is_refused = isinstance(answer, Answer) and answer.status == 401
+        if is_refused and await self._has_new_token(token, refreshes):
+            answer = await self._exchange(method, url, _bearing(self._token, headers), body)
+        return answer
+
+    async def _has_new_token(self, refused: str | None, refreshes: int) -> bool:
+        """Refresh, unless that was tried while this request was under way: one refresh for all."""
+        if self._refresher is None:
+            return False
+        async with self._refreshing:
+            if self._refreshes == refreshes:
+                # Not to be cut off: the old refresh token may be void once this was answered.
+                with anyio.CancelScope(shield=True):
+                    await self._refresh(self._refresher)
+                self._refreshes += 1
+        return self._token != refused
+
+    async def _refresh(self, refresher: Refresher) -> None:
+        url = yarl.URL(self._token_url, encoded=True)
+        answer = await self._exchange("POST", url, _FORM_HEADERS, refresher.form(), is_secret=True)
+        if isinstance(answer, Failure):
+            refresher.trouble = f"{answer.kind}: {answer.detail}"
+        elif answer.status != 200:
+            refresher.trouble = error_text(
+                Answer(answer.status, self._without_secrets(answer.body))
+            )
+        elif refresher.accept(answer.body) and refresher.tokens is not None:
+            self._token = refresher.tokens.access_token
+            self._keep_secret(*refresher.secrets)
+
+    async def _exchange(
+        self,
+        method: str,
+        url: yarl.URL,
+        headers: dict[str, str],
+        body: bytes | None,
+        *,
+        is_secret: bool = False,
+    ) -> Answer | Failure:
+        """One request and its answer; `is_secret` where the answer is meant to hold a secret."""
         if self._session is None:
             raise RuntimeError("HttpTransport is used before it is entered")
         data: bytes | io.BytesIO | None = body
@@ -138,17 +189,13 @@ class HttpTransport:
             data = io.BytesIO(body)  # Sent in pieces, so that other requests go on meanwhile.
         try:
             async with self._session.request(
-                method,
-                self._url(path, query),
-                data=data,
-                headers=_JSON_HEADERS if body is not None else None,
-                allow_redirects=False,
+                method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
                 answer = await _read(response)
                 is_data = 200 <= response.status < 300 and answer[:1] in {b"{", b"["}
                 return Answer(
                     response.status,
-                    answer if is_data else self._without_secrets(answer),
+                    answer if is_data or is_secret else self._without_secrets(answer),
                     response.headers.get("Retry-After"),
                     response.headers.get("Date"),
                 )
@@ -164,6 +211,10 @@ class HttpTransport:
             if len(self._urls) < 64:  # Enough for every path but those that name an object.
                 self._urls[text] = url
         return url
+
+    def _keep_secret(self, *secrets: str | None) -> None:
+        for secret in filter(None, secrets):
+            self._secrets |= {secret, quote(secret), quote(secret, safe="")}
 
     def _without_secrets(self, text: bytes) -> bytes:
         """An endpoint may repeat a credential, and answers end up in reports."""
@@ -183,6 +234,11 @@ class HttpTransport:
 
 
 _JSON_HEADERS = {"Content-Type": "application/json"}
+_FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def _bearing(token: str | None, headers: dict[str, str]) -> dict[str, str]:
+    return {**headers, "Authorization": f"Bearer {token}"} if token else headers
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

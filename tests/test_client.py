@@ -294,3 +294,151 @@ async def test_a_client_of_its_own_door_closes_it() -> None:
     assert client._own is not None
     assert client._own._session is not None
     assert client._own._session.closed
+
+
+# Imports
+
+
+async def test_a_page_of_an_import_is_posted() -> None:
+    client, script = client_of(Answer(204))
+    await client.post_import_page(
+        LANE, [{"externalObjectId": "1"}], import_started_at=77, page_number=3
+    )
+    body = {
+        "importStartedAt": 77,
+        "pageNumber": 3,
+        "storeId": "my store",
+        "objectType": "DEAL",
+        "messages": [{"externalObjectId": "1"}],
+    }
+    assert script.asked == [("POST", f"{ROOT}/imports/page", {}, body)]
+
+
+async def test_the_end_of_an_import_is_posted_with_its_counts() -> None:
+    client, script = client_of(Answer(204))
+    await client.end_import(LANE, import_started_at=77, page_count=4, item_count=700)
+    body = {
+        "importStartedAt": 77,
+        "pageCount": 4,
+        "itemCount": 700,
+        "storeId": "my store",
+        "objectType": "DEAL",
+    }
+    assert script.asked == [("POST", f"{ROOT}/imports/end", {}, body)]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.post_import_page(LANE, [], import_started_at=1, page_number=0),
+        lambda client: client.end_import(LANE, import_started_at=1, page_count=0, item_count=0),
+    ],
+    ids=["page", "end"],
+)
+async def test_an_import_that_is_refused_is_an_error(call: Call) -> None:
+    client, _ = client_of(Answer(400, b'{"message":"pages are missing","correlationId":"c"}'))
+    with pytest.raises(BridgeApiError, match="pages are missing"):
+        await call(client)
+    client, _ = client_of(Answer(200, b"<html>"))
+    with pytest.raises(BridgeApiError, match="not the bridge's"):
+        await call(client)
+
+
+# Errors of all kinds, in pages
+
+
+def sync_error(number: int) -> dict[str, Any]:
+    return {"type": "X", "storeId": "s", "externalObjectId": str(number), "erroredAt": number}
+
+
+def page_of(numbers: range, **more: Any) -> Answer:
+    return ok({"results": [sync_error(number) for number in numbers], **more})
+
+
+def offsets(script: Script) -> list[str]:
+    return [query["offset"][0] for _, _, query, _ in script.asked]
+
+
+async def found(client: BridgeClient, **how: Any) -> list[int]:
+    return [int(error.external_object_id or 0) async for error in client.all_errors(**how)]
+
+
+@pytest.mark.parametrize(
+    ("how", "path"),
+    [
+        ({}, "/sync/errors"),
+        ({"of_portal": True}, "/sync/errors/portal"),
+        ({"app_id": 7}, "/sync/errors/app/7"),
+    ],
+)
+async def test_all_errors_are_asked_for_on_the_path_of_their_scope(
+    how: dict[str, Any], path: str
+) -> None:
+    client, script = client_of(page_of(range(3)))
+    assert await found(client, object_type="DEAL", show_resolved=True, **how) == [0, 1, 2]
+    ((_, asked, query, _),) = script.asked
+    assert asked == ROOT + path
+    assert (query["objectType"], query["includeResolved"], query["showResolvedErrors"]) == (
+        ["DEAL"],
+        ["true"],
+        ["true"],
+    )
+
+
+async def test_one_page_can_be_had_from_each_path() -> None:
+    client, script = client_of(*[page_of(range(1))] * 2)
+    await client.get_portal_errors(limit=5, offset=10)
+    await client.get_app_errors(7, error_type="X")
+    assert paths(script) == [f"{ROOT}/sync/errors/portal", f"{ROOT}/sync/errors/app/7"]
+    assert (script.asked[0][2]["limit"], script.asked[0][2]["page"]) == (["5"], ["11"])
+    assert script.asked[1][2]["errorType"] == ["X"]
+
+
+async def test_pages_are_read_until_one_is_short() -> None:
+    client, script = client_of(
+        page_of(range(200)), page_of(range(200, 400)), page_of(range(400, 450))
+    )
+    assert await found(client) == list(range(450))
+    assert offsets(script) == ["0", "200", "400"]
+    assert [query["page"] for _, _, query, _ in script.asked] == [["1"], ["201"], ["401"]]
+
+
+async def test_an_empty_page_after_a_full_one_is_the_end() -> None:
+    client, _ = client_of(page_of(range(200)), page_of(range(0)))
+    assert len(await found(client)) == 200
+
+
+async def test_a_server_that_repeats_its_page_for_ever_is_left() -> None:
+    client, script = client_of(page_of(range(200)), page_of(range(200)))
+    assert await found(client) == list(range(200))
+    assert len(script.asked) == 2
+
+
+async def test_errors_that_come_meanwhile_do_not_show_others_twice() -> None:
+    client, _ = client_of(page_of(range(200)), page_of(range(195, 395)), page_of(range(395, 400)))
+    assert await found(client) == list(range(400))
+
+
+async def test_a_short_page_that_names_a_next_one_is_not_the_last() -> None:
+    client, script = client_of(
+        page_of(range(100), paging={"next": {"page": "101"}}), page_of(range(100, 150))
+    )
+    assert await found(client) == list(range(150))
+    assert offsets(script) == ["0", "100"]
+
+
+async def test_a_limit_is_kept_and_no_page_too_many_is_read() -> None:
+    client, script = client_of(page_of(range(200)), page_of(range(200, 400)))
+    assert await found(client, limit=250) == list(range(250))
+    assert len(script.asked) == 2
+    client, script = client_of(page_of(range(7)))
+    assert await found(client, limit=7) == list(range(7))
+    assert script.asked[0][2]["limit"] == ["7"]
+
+
+async def test_an_error_on_a_later_page_is_raised_after_what_came_before() -> None:
+    client, _ = client_of(page_of(range(200)), Answer(500, b'{"message":"oh"}'))
+    errors = client.all_errors()
+    assert [(await anext(errors)).external_object_id for _ in range(200)][-1] == "199"
+    with pytest.raises(BridgeApiError, match="oh"):
+        await anext(errors)

@@ -50,14 +50,15 @@ class Account:
                 object_type,
                 store_id,
                 app_id,
-                settings=self._effective_settings(app_id),
+                settings=self.effective_settings(app_id),
                 specs=self._catalogue[object_type],
                 portal_id=self.portal_id,
                 portal_is_active=self.is_active,
             )
         return self._rules[key]
 
-    def _effective_settings(self, app_id: int) -> Settings | None:
+    def effective_settings(self, app_id: int) -> Settings | None:
+        """The settings that apply to what an application sends."""
         # The application's own come first, then the account's. An open bridge does not know its
         # callers, so where only one application has settings, they serve all.
         for candidate in (app_id, NO_APP):

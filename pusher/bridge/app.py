@@ -11,8 +11,11 @@ from typing import Final
 
 from aiohttp import web
 
-from pusher.bridge import endpoints, management
-from pusher.bridge.endpoints import PREFIX, SERVICES, json_answer
+from pusher.bridge import endpoints, import_endpoints, management, openapi
+from pusher.bridge.auth import Gate
+from pusher.bridge.console import add_console
+from pusher.bridge.endpoints import GATE, PREFIX, SERVICES, json_answer
+from pusher.bridge.failing import faults_middleware
 from pusher.bridge.refusals import RefusalError, error_body, invalid
 from pusher.bridge.services import Services
 
@@ -31,8 +34,17 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
     ("GET", f"{PREFIX}/stores", endpoints.get_stores),
     ("GET", f"{PREFIX}/stores/{{storeId}}", endpoints.get_store),
     ("DELETE", f"{PREFIX}/stores/{{storeId}}", endpoints.delete_store),
+    ("POST", f"{PREFIX}/imports/page", import_endpoints.post_page),
+    ("POST", f"{PREFIX}/imports/end", import_endpoints.post_end),
+    ("POST", "/_bridge/imports", import_endpoints.start_import),
+    ("GET", "/_bridge/imports", import_endpoints.get_imports),
+    ("GET", "/_bridge/imports/{importId}", import_endpoints.get_import),
+    ("DELETE", "/_bridge/imports/{importId}", import_endpoints.delete_import),
+    ("GET", "/openapi.json", openapi.get_document),
     ("GET", "/_bridge/objects/{objectType}", management.get_objects),
     ("GET", "/_bridge/stats", management.get_stats),
+    ("GET", "/_bridge/overview", management.get_overview),
+    ("GET", "/_bridge/errors", management.get_errors),
     ("GET", "/_bridge/properties", management.get_properties),
     ("PUT", "/_bridge/properties", management.put_properties),
     ("GET", "/_bridge/portal", management.get_portal),
@@ -40,10 +52,16 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
 )
 
 
-def make_app(services: Services) -> web.Application:
+def make_app(services: Services, gate: Gate) -> web.Application:
     """The web application of one bridge."""
-    app = web.Application(middlewares=[_answer], client_max_size=services.config.max_body_bytes)
+    faults = services.config.faults
+    outermost = [faults_middleware(faults)] if faults is not None else []
+    app = web.Application(
+        middlewares=[*outermost, _answer], client_max_size=services.config.max_body_bytes
+    )
     app[SERVICES] = services
+    app[GATE] = gate
+    add_console(app)
     for method, path, handler in _ROUTES:
         app.router.add_route(method, path, handler)
         # pshubspot's pages ask with a slash at the end.

@@ -1,7 +1,7 @@
-"""How the two SQLite files of a bridge are made and opened. It knows tables and no rule.
+"""How the SQLite files of a bridge are made and opened. It knows tables and no rule.
 
 The queue and the state are two files, so that accepting a batch never waits for the transaction
-that processes another: SQLite has one writer per file.
+that processes another: SQLite has one writer per file. Imports, pages and all, are a third.
 """
 
 from __future__ import annotations
@@ -78,6 +78,39 @@ CREATE TABLE portal (name TEXT PRIMARY KEY, body TEXT NOT NULL);
 INSERT INTO stores VALUES ('default', 'Custom', NULL);
 """
 
+_IMPORTS_SCHEMA: Final = """
+CREATE TABLE imports (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  app_id INTEGER NOT NULL,
+  store TEXT NOT NULL,
+  started_at_ms INTEGER NOT NULL UNIQUE,
+  webhook_uri TEXT NOT NULL,
+  state TEXT NOT NULL,
+  error TEXT,
+  finished_at_ms INTEGER,
+  errors_before INTEGER NOT NULL  -- the newest errors.seq when it started
+);
+CREATE TABLE import_types (
+  import_id INTEGER NOT NULL,
+  type INTEGER NOT NULL,
+  expected INTEGER,  -- the application's importCounts
+  page_count INTEGER,  -- null until the end of the type
+  item_count INTEGER,
+  open_errors INTEGER,  -- null until it is done
+  PRIMARY KEY (import_id, type)
+) WITHOUT ROWID;
+CREATE TABLE import_pages (
+  import_id INTEGER NOT NULL,
+  type INTEGER NOT NULL,
+  page INTEGER NOT NULL,
+  messages INTEGER NOT NULL,
+  digest BLOB NOT NULL,
+  queued_through INTEGER,  -- a batch id at or after its own in the queue
+  body BLOB,  -- null once it is in the queue; last, as it is long
+  UNIQUE (import_id, type, page)
+);
+"""
+
 
 class DatabaseError(Exception):
     """The database files cannot be used by this bridge."""
@@ -88,13 +121,19 @@ def queue_path(state_path: Path) -> Path:
     return state_path.with_name(state_path.name + "-queue")
 
 
+def imports_path(state_path: Path) -> Path:
+    """The file of the imports that belongs to a file of state."""
+    return state_path.with_name(state_path.name + "-imports")
+
+
 def prepare(state_path: Path) -> None:
-    """Make both files if they are new; refuse those of another version."""
-    _prepare(state_path, _STATE_SCHEMA, "progress", "(?, 0, 0, 0)")
-    _prepare(queue_path(state_path), _QUEUE_SCHEMA, "accepted", "(?, 0)")
+    """Make the files that are new; refuse those of another version."""
+    _prepare(state_path, _STATE_SCHEMA, "INSERT INTO progress VALUES (?, 0, 0, 0)")
+    _prepare(queue_path(state_path), _QUEUE_SCHEMA, "INSERT INTO accepted VALUES (?, 0)")
+    _prepare(imports_path(state_path), _IMPORTS_SCHEMA)
 
 
-def _prepare(path: Path, schema: str, totals: str, row: str) -> None:
+def _prepare(path: Path, schema: str, row_per_type: str | None = None) -> None:
     try:
         connection = connect(path, is_durable=True)
     except sqlite3.Error as error:
@@ -107,8 +146,8 @@ def _prepare(path: Path, schema: str, totals: str, row: str) -> None:
         if version or tables:
             raise DatabaseError(f"{path} was not made by this version of the bridge")
         connection.executescript(f"BEGIN; {schema}")
-        codes = [(code,) for code in TYPE_CODES.values()]
-        connection.executemany(f"INSERT INTO {totals} VALUES {row}", codes)  # noqa: S608  # Ours.
+        if row_per_type is not None:
+            connection.executemany(row_per_type, [(code,) for code in TYPE_CODES.values()])
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
 

@@ -11,7 +11,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from pusher.bridge.auth import Caller, Realm, authenticate
+from pusher.bridge.auth import Caller, Gate, Realm
 from pusher.bridge.model import NO_APP, OBJECT_TYPES, ObjectType, QueuedBatch
 from pusher.bridge.refusals import Problem, invalid, not_found
 from pusher.bridge.services import Services
@@ -34,6 +34,7 @@ from pusher.bridge.views import ErrorQuery
 
 PREFIX: Final = "/extensions/ecomm/v2"
 SERVICES: Final = web.AppKey("services", Services)
+GATE: Final = web.AppKey("gate", Gate)
 MAX_ERRORS: Final = 200  # "integer, max 200"
 
 
@@ -43,10 +44,9 @@ def json_answer(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, content_type="application/json")
 
 
-def admit(request: web.Request, realm: Realm) -> Caller:
-    """Let the caller in or raise a 401."""
-    config = request.app[SERVICES].config
-    return authenticate(config.credentials, config.app_id, request.headers, request.query, realm)
+def admit(request: web.Request, realm: Realm, app_id: int | None = None) -> Caller:
+    """Let the caller in or raise a 401 or 403; `app_id` is the application that is asked for."""
+    return request.app[GATE].admit(realm, request.headers, request.query, app_id)
 
 
 async def put_messages(request: web.Request) -> web.Response:
@@ -123,8 +123,8 @@ async def get_portal_errors(request: web.Request) -> web.Response:
 
 async def get_app_errors(request: web.Request) -> web.Response:
     """Errors of one application."""
-    admit(request, Realm.APPLICATION)
     app_id = query_int(request.match_info, "appId", 1, MAX_LONG)
+    admit(request, Realm.APPLICATION, app_id)
     return await _errors(request, app_id or NO_APP)
 
 
@@ -158,7 +158,7 @@ async def _errors(request: web.Request, app_id: int) -> web.Response:
 def _settings_scope(request: web.Request) -> int:
     """The application in `appId`, or NO_APP for the account; the caller must fit to it."""
     app_id = query_int(request.query, "appId", 1, MAX_LONG)
-    admit(request, Realm.ACCOUNT if app_id is None else Realm.APPLICATION)
+    admit(request, Realm.ACCOUNT if app_id is None else Realm.APPLICATION, app_id)
     return app_id or NO_APP
 
 

@@ -9,8 +9,16 @@ from aiohttp import web
 from pusher.bridge.auth import Realm
 from pusher.bridge.endpoints import SERVICES, admit, json_answer
 from pusher.bridge.portal import catalogue_document, decode_catalogue
-from pusher.bridge.validation import PortalState, as_object_type, decode, query_int
-from pusher.bridge.views import ObjectQuery
+from pusher.bridge.validation import (
+    MAX_LONG,
+    PortalState,
+    as_object_type,
+    decode,
+    query_error_type,
+    query_int,
+    query_object_type,
+)
+from pusher.bridge.views import ErrorQuery, ObjectQuery
 
 
 async def get_objects(request: web.Request) -> web.Response:
@@ -22,6 +30,7 @@ async def get_objects(request: web.Request) -> web.Response:
         object_type=as_object_type(request.match_info["objectType"]),
         store_id=query.get("storeId") or None,
         external_id=query.get("externalObjectId") or None,
+        external_id_prefix=query.get("prefix") or None,
         after=query.get("after") or None,
         limit=query_int(query, "limit", 1, 1000) or 100,
     )
@@ -33,6 +42,37 @@ async def get_stats(request: web.Request) -> web.Response:
     admit(request, Realm.MANAGEMENT)
     services = request.app[SERVICES]
     return json_answer(await services.look(services.views.stats))
+
+
+async def get_overview(request: web.Request) -> web.Response:
+    """The account, its stores and the counts: what the console asks for again and again."""
+    admit(request, Realm.MANAGEMENT)
+    services = request.app[SERVICES]
+    account = services.account
+    counts = await services.look(services.views.stats)
+    return json_answer(
+        {
+            "portalId": account.portal_id,
+            "active": account.is_active,
+            "stores": account.stores(),
+            **counts,
+        }
+    )
+
+
+async def get_errors(request: web.Request) -> web.Response:
+    """A page of the account's open errors, newest first; `offset` counts from 0."""
+    admit(request, Realm.MANAGEMENT)
+    services = request.app[SERVICES]
+    query = request.query
+    wanted = ErrorQuery(
+        object_type=query_object_type(query),
+        error_type=query_error_type(query),
+        offset=query_int(query, "offset", 0, MAX_LONG) or 0,
+        limit=query_int(query, "limit", 1, 200) or 200,
+    )
+    results, more_follow = await services.look(partial(services.views.errors, wanted))
+    return json_answer({"results": results, "hasMore": more_follow})
 
 
 async def get_properties(request: web.Request) -> web.Response:

@@ -43,6 +43,16 @@ def unauthorized(message: str) -> RefusalError:
     return RefusalError(401, message, "INVALID_AUTHENTICATION")
 
 
+def forbidden(message: str, category: str = "FORBIDDEN") -> RefusalError:
+    """A 403: the caller is known, but this is not for it."""
+    return RefusalError(403, message, category)
+
+
+def conflict(message: str) -> RefusalError:
+    """A 409: not in the state that the thing is in."""
+    return RefusalError(409, message, "CONFLICT")
+
+
 def error_body(refusal: RefusalError) -> dict[str, Any]:
     """The body that HubSpot has sent since 2020: every field but `errors` is always there."""
     body: dict[str, Any] = {

@@ -17,8 +17,11 @@ from aiohttp import web
 from pusher.bridge.account import Account
 from pusher.bridge.app import make_app
 from pusher.bridge.applier import Applier
+from pusher.bridge.auth import Gate
 from pusher.bridge.config import BridgeConfig
 from pusher.bridge.database import connect, owned, prepare
+from pusher.bridge.importing import Importing
+from pusher.bridge.imports import Imports
 from pusher.bridge.intake import Intake
 from pusher.bridge.model import NO_APP, ObjectType
 from pusher.bridge.services import Services
@@ -53,15 +56,24 @@ async def running_bridge(config: BridgeConfig) -> AsyncIterator[RunningBridge]:
             path = Path(directory) / "bridge.db"
         stack.enter_context(owned(path))
         prepare(path)
-        services = await _start(config, path, stack)
-        processing = asyncio.create_task(services.workers.run(), name="bridge-processing")
+        gate = Gate(config)
+        services = await _start(config, gate, path, stack)
+        processing = asyncio.create_task(_process(services), name="bridge-processing")
         stack.push_async_callback(_stop, processing)
-        url = await _serve(config, services, stack)
-        _log.info("state in %s, queue beside it", path)
+        url = await _serve(config, make_app(services, gate), stack)
+        _log.info("state in %s, queue and imports beside it", path)
         yield RunningBridge(url, processing)
 
 
-async def _start(config: BridgeConfig, path: Path, stack: contextlib.AsyncExitStack) -> Services:
+async def _process(services: Services) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(services.workers.run(), name="bridge-workers")
+        group.create_task(services.importing.run(), name="bridge-imports")
+
+
+async def _start(
+    config: BridgeConfig, gate: Gate, path: Path, stack: contextlib.AsyncExitStack
+) -> Services:
     is_durable = config.db is not None
     state = stack.enter_context(contextlib.closing(connect(path, is_durable=is_durable)))
     account = Account(state, config.portal_id)
@@ -72,13 +84,24 @@ async def _start(config: BridgeConfig, path: Path, stack: contextlib.AsyncExitSt
     stack.push_async_callback(intake.close)
     state_thread = stack.enter_context(ThreadPoolExecutor(1, "bridge-state"))
     view_thread = stack.enter_context(ThreadPoolExecutor(1, "bridge-views"))
+    imports = stack.enter_context(contextlib.closing(Imports(path, is_durable=is_durable)))
+    import_thread = stack.enter_context(ThreadPoolExecutor(1, "bridge-imports"))
 
     def pace(object_type: ObjectType) -> Pace:
         delay_s = config.processing_delay_s.get(object_type, 0.0)
         return Pace(object_type, delay_s, config.jitter_s, config.seed)
 
     workers = Workers(applier, intake, state_thread, pace)
-    return Services(config, account, intake, workers, views, state_thread, view_thread)
+    importing = Importing(
+        imports,
+        import_thread,
+        intake,
+        workers,
+        portal_id=config.portal_id,
+        secret_of=gate.client_secret,
+        timeout_s=config.webhook_timeout_s,
+    )
+    return Services(config, account, intake, workers, views, importing, state_thread, view_thread)
 
 
 def _preload(config: BridgeConfig, account: Account) -> None:
@@ -89,8 +112,10 @@ def _preload(config: BridgeConfig, account: Account) -> None:
         account.put_store(decode_store(orjson.dumps(store)))
 
 
-async def _serve(config: BridgeConfig, services: Services, stack: contextlib.AsyncExitStack) -> str:
-    runner = web.AppRunner(make_app(services), access_log=None, shutdown_timeout=_GRACE_S)
+async def _serve(
+    config: BridgeConfig, app: web.Application, stack: contextlib.AsyncExitStack
+) -> str:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, config.host, config.port)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pusher.bridge.account import Account
 from pusher.bridge.config import BridgeConfig
+from pusher.bridge.importing import Importing
 from pusher.bridge.intake import Intake
 from pusher.bridge.views import Views
 from pusher.bridge.workers import Workers
@@ -26,6 +27,7 @@ class Services:
     intake: Intake
     workers: Workers
     views: Views
+    importing: Importing
     state_thread: Executor
     view_thread: Executor
 

@@ -7,7 +7,7 @@ string of digits, maps that are missing or (PHP's empty map) `[]`, unknown top-l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
@@ -50,9 +50,57 @@ class SyncRequest(msgspec.Struct, rename="camel", gc=False):
     messages: list[Message]
 
 
-class _SyncEnvelope(msgspec.Struct, rename="camel"):
+class ImportMessage(msgspec.Struct, rename="camel", gc=False):
+    """One message of an import page: "all upserts", so `action` can be left out."""
+
+    external_object_id: str | int
+    action: Literal["UPSERT"] = "UPSERT"
+    changed_at: _Long | str | None = None
+    properties: dict[str, Scalar] | list[Any] | None = None
+    associations: dict[ObjectType, list[str | int]] | list[Any] | None = None
+
+
+class ImportPage(msgspec.Struct, rename="camel", gc=False):
+    """The body of POST /imports/page; the numbers are integers once it has been decoded."""
+
+    import_started_at: _Long | str
+    page_number: _Long | str
     store_id: str | int
     object_type: ObjectType
+    messages: list[ImportMessage]
+
+
+class ImportEnd(msgspec.Struct, rename="camel"):
+    """The body of POST /imports/end; the numbers are integers once it has been decoded."""
+
+    import_started_at: _Long | str
+    page_count: _Long | str
+    item_count: _Long | str
+    store_id: str | int
+    object_type: ObjectType
+
+
+class ImportStart(msgspec.Struct, rename="camel"):
+    """The body of POST /_bridge/imports."""
+
+    store_id: str | int
+    app_id: Annotated[int, msgspec.Meta(ge=1, le=MAX_LONG)] | None = None
+
+
+class ImportCount(msgspec.Struct, rename="camel"):
+    """How many objects an application announces for one of the `settingsToImport`."""
+
+    settings_id: int
+    count: _Long
+
+
+class ImportCounts(msgspec.Struct, rename="camel"):
+    """What an application answers to the import webhook."""
+
+    import_counts: list[ImportCount]
+
+
+class _Envelope(msgspec.Struct):
     messages: list[Any]
 
 
@@ -99,7 +147,8 @@ class PortalState(msgspec.Struct):
 
 
 _sync_decoder: Final = msgspec.json.Decoder(SyncRequest)
-_envelope_decoder: Final = msgspec.json.Decoder(_SyncEnvelope)
+_page_decoder: Final = msgspec.json.Decoder(ImportPage)
+_envelope_decoder: Final = msgspec.json.Decoder(_Envelope)
 # Anything that RFC 3986 allows; the reference's own adminUri has no scheme.
 _URI: Final = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _WHERE: Final = re.compile(
@@ -123,20 +172,91 @@ def decode_sync(body: bytes) -> SyncRequest:
     try:
         request = _sync_decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _refused(_find_guilty(body, error)) from error
+        raise _refused(_find_guilty(body, error, Message)) from error
     except (ValueError, RecursionError) as error:
         raise _not_json(error) from error
-    if len(request.messages) > MAX_MESSAGES:
-        reason = f"{len(request.messages)} messages in a batch, at most {MAX_MESSAGES} are allowed"
+    _check_messages(request.messages)
+    return request
+
+
+def decode_page(body: bytes) -> ImportPage:
+    """A checked page of an import."""
+    try:
+        page = _page_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _refused(_find_guilty(body, error, ImportMessage)) from error
+    except (ValueError, RecursionError) as error:
+        raise _not_json(error) from error
+    page.import_started_at = _whole(page.import_started_at, "importStartedAt")
+    page.page_number = _whole(page.page_number, "pageNumber")
+    _check_messages(page.messages)
+    return page
+
+
+def decode_end(body: bytes) -> ImportEnd:
+    """A checked end of one type of an import."""
+    end = decode(body, ImportEnd)
+    end.import_started_at = _whole(end.import_started_at, "importStartedAt")
+    end.page_count = _whole(end.page_count, "pageCount")
+    end.item_count = _whole(end.item_count, "itemCount")
+    return end
+
+
+def as_sync_body(page: ImportPage) -> bytes:
+    """A page as the PUT of sync messages that it amounts to.
+
+    A message that does not say when it changed counts as changed when the import started, so that
+    history never overwrites what is synced meanwhile.
+    """
+    messages = [
+        Message(
+            external_object_id=str(message.external_object_id),
+            action="UPSERT",
+            changed_at=page.import_started_at if message.changed_at is None else message.changed_at,
+            properties=_encodable(message.properties),
+            associations=_with_text_ids(message.associations),
+        )
+        for message in page.messages
+    ]
+    return msgspec.json.encode(SyncRequest(str(page.store_id), page.object_type, messages))
+
+
+def _encodable(properties: dict[str, Scalar] | list[Any] | None) -> dict[str, Scalar]:
+    # An integer of more than 64 bits can be read but not written; it is kept as text anyway.
+    return {
+        name: str(value) if type(value) is int and value.bit_length() >= 64 else value
+        for name, value in (properties.items() if isinstance(properties, dict) else ())
+    }
+
+
+def _with_text_ids(
+    associations: dict[ObjectType, list[str | int]] | list[Any] | None,
+) -> dict[ObjectType, list[str | int]]:
+    return {
+        object_type: [str(external_id) for external_id in external_ids]
+        for object_type, external_ids in (
+            associations.items() if isinstance(associations, dict) else ()
+        )
+    }
+
+
+def _whole(value: int | str, field: str) -> int:
+    if isinstance(value, str) and not is_long(value):
+        raise _refused([Problem("must be a non-negative integer", field)])
+    return int(value)
+
+
+def _check_messages(messages: Sequence[Message | ImportMessage]) -> None:
+    if len(messages) > MAX_MESSAGES:
+        reason = f"{len(messages)} messages in a batch, at most {MAX_MESSAGES} are allowed"
         raise _refused([Problem(reason, "messages")])
     problems = [
         Problem(reason, f"messages[{index}].{field}")
-        for index, message in enumerate(request.messages)
+        for index, message in enumerate(messages)
         for field, reason in _message_problems(message)
     ]
     if problems:
         raise _refused(problems)
-    return request
 
 
 def decode_queued(body: bytes) -> SyncRequest:
@@ -144,7 +264,7 @@ def decode_queued(body: bytes) -> SyncRequest:
     return _sync_decoder.decode(body)
 
 
-def _message_problems(message: Message) -> Iterator[tuple[str, str]]:
+def _message_problems(message: Message | ImportMessage) -> Iterator[tuple[str, str]]:
     external_id = message.external_object_id
     text = external_id if type(external_id) is str else str(external_id)
     if not (0 < len(text) <= MAX_ID_LENGTH and text.isascii()):
@@ -165,7 +285,9 @@ def is_long(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_LONG
 
 
-def _find_guilty(body: bytes, error: msgspec.ValidationError) -> list[Problem]:
+def _find_guilty(
+    body: bytes, error: msgspec.ValidationError, shape: type[Message | ImportMessage]
+) -> list[Problem]:
     """Name each message that does not fit; the fast decoder names a field but not an index."""
     try:
         envelope = _envelope_decoder.decode(body)
@@ -174,7 +296,7 @@ def _find_guilty(body: bytes, error: msgspec.ValidationError) -> list[Problem]:
     problems = []
     for index, raw in enumerate(envelope.messages):
         try:
-            msgspec.convert(raw, Message)
+            msgspec.convert(raw, shape)
         except msgspec.ValidationError as found:
             problems.append(_problem(found, f"messages[{index}]"))
     return problems or [_problem(error)]

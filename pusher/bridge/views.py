@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,7 @@ class ObjectQuery:
     object_type: ObjectType
     store_id: str | None = None
     external_id: str | None = None
+    external_id_prefix: str | None = None
     after: str | None = None
     limit: int = 100
 
@@ -127,6 +129,16 @@ class Views:
             if value is not None:
                 conditions.append(f"{column} = ?")
                 parameters.append(value)
+        if query.external_id_prefix is not None:
+            # External ids are ASCII: what begins with the prefix lies below prefix + \x80.
+            conditions.append("external_id >= ? AND external_id < ?")
+            parameters += [query.external_id_prefix, f"{query.external_id_prefix}\x80"]
+        by_id = query.external_id is not None or query.external_id_prefix is not None
+        if query.store_id is None and by_id:
+            # Naming the stores lets the key be used instead of reading the whole type.
+            stores = self._stores_of(query.object_type)
+            conditions.append(f"store IN ({', '.join('?' * len(stores))})")
+            parameters += stores
         if query.after is not None:
             conditions.append("(store, external_id) > (?, ?)")
             parameters.extend(_decode_cursor(query.after))
@@ -143,14 +155,30 @@ class Views:
             page["paging"] = {"next": {"after": _encode_cursor(last[0], last[1])}}
         return page
 
+    def _stores_of(self, object_type: ObjectType) -> list[str]:
+        """The stores that have objects of this type, deleted stores too: one look-up for each."""
+        stores: list[str] = []
+        last = ""
+        while True:
+            (last,) = self._state.execute(
+                "SELECT min(store) FROM links WHERE type = ? AND store > ?",
+                (TYPE_CODES[object_type], last),
+            ).fetchone()
+            if last is None:
+                return stores
+            stores.append(last)
+
     def stats(self) -> dict[str, Any]:
-        """Counts per type. `queued` is the depth of the queue in messages."""
-        processed = {
-            code: (messages, objects)
-            for code, messages, objects in self._state.execute(
-                "SELECT type, messages, objects FROM progress"
-            )
-        }
+        """Counts per type.
+
+        `queued` is the depth of the queue in messages, `lagMs` the age of the oldest of them.
+        """
+        through: dict[int, int] = {}
+        processed: dict[int, tuple[int, int]] = {}
+        for code, batch_id, messages, objects in self._state.execute(
+            "SELECT type, batch_id, messages, objects FROM progress"
+        ):
+            through[code], processed[code] = batch_id, (messages, objects)
         open_errors = dict(
             self._state.execute(
                 "SELECT type, count(*) FROM errors WHERE is_resolved = 0 GROUP BY type"
@@ -166,10 +194,18 @@ class Views:
                     "processed": processed[code][0],
                     "objects": processed[code][1],
                     "openErrors": open_errors.get(code, 0),
+                    "lagMs": self._lag_ms(code, through[code]),
                 }
                 for name, code in TYPE_CODES.items()
             }
         }
+
+    def _lag_ms(self, code: int, through_id: int) -> int:
+        row = self._queue.execute(
+            "SELECT received_at_ms FROM batches WHERE type = ? AND id > ? ORDER BY id LIMIT 1",
+            (code, through_id),
+        ).fetchone()
+        return 0 if row is None else max(0, time.time_ns() // 1_000_000 - row[0])
 
 
 def _object(object_type: ObjectType, row: tuple[Any, ...]) -> dict[str, Any]:

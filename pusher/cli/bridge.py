@@ -13,7 +13,7 @@ from pusher.cli.values import DURATION, read_secret
 
 if TYPE_CHECKING:
     from pusher.bridge import BridgeConfig
-    from pusher.bridge.config import Credentials
+    from pusher.bridge.faults import FaultPlan
 
 _TYPES = ("CONTACT", "PRODUCT", "DEAL", "LINE_ITEM")
 
@@ -97,18 +97,43 @@ _WARNING = "Visible in `ps`; prefer PUSHER_BRIDGE_{0} or --{1}-file."
 )
 @click.option("--developer-key-file", type=_FILE, help="File that holds the developer's hapikey.")
 @click.option(
-    "--portal-id",
-    type=click.IntRange(1),
-    default=62515,
-    show_default=True,
-    help="The account's id.",
+    "--client-secret",
+    envvar="PUSHER_BRIDGE_CLIENT_SECRET",
+    metavar="SECRET",
+    help="Sign the import webhook with the application's client secret. "
+    + _WARNING.format("CLIENT_SECRET", "client-secret"),
+)
+@click.option("--client-secret-file", type=_FILE, help="File that holds the client secret.")
+@click.option(
+    "--credentials",
+    "credentials_file",
+    type=_FILE,
+    help="TOML: any number of applications with their tokens, developer keys and client secrets,"
+    " and the account's id and keys. The flags for one of each are added to it.",
+)
+@click.option(
+    "--portal-id", type=click.IntRange(1), help="The account's id.  [default: the file's, or 62515]"
 )
 @click.option(
     "--app-id",
     type=click.IntRange(1),
-    default=1,
+    help="The application that --token, --developer-key and --client-secret belong to, and that"
+    " imports are started for.  [default: the file's first, or 1]",
+)
+@click.option(
+    "--webhook-timeout",
+    type=DURATION,
+    default="30s",
     show_default=True,
-    help="The application that an OAuth token stands for.",
+    help="How long an application may take to answer the import webhook.",
+)
+@click.option(
+    "--faults",
+    metavar="PLAN",
+    help="Let requests to the API go wrong on purpose, by a seeded plan: `429=2%,slow=1%:2s`. The"
+    " shares are of 429, 500, 502, 503, 504 (no work is done), html (a proxy's 502 page),"
+    " reset-before, reset-after (the work), slow[:TIME], truncated. Also seed=N and"
+    " retry-after=seconds|date|both|none[:TIME].",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log to stderr what the bridge does.")
 def command(
@@ -122,40 +147,72 @@ def command(
     \b
     pusher bridge --settings settings.json --stores stores.json
     pusher bridge --port 0 --db bridge.db --processing-delay LINE_ITEM=0,DEAL=2s
+    pusher bridge --faults seed=7,429=2%,reset-after=0.5%,slow=1%:2s,retry-after=date
     """  # noqa: D301  # \b is click's mark for lines that stay as they are.
-    credentials = _credentials(options)
-    if not credentials.are_given and not _is_loopback(options["host"]):
-        raise click.UsageError(
-            f"{options['host']} is not a loopback address: a bridge without credentials would be"
-            " open to the network. Give --token-file, --api-key-file or --developer-key-file."
-        )
     from pusher.bridge import BridgeConfig  # noqa: PLC0415  # aiohttp and sqlite3 come with it.
 
     config = BridgeConfig(
+        **_credentials(options),
         host=options["host"],
         port=options["port"],
         db=options["db"],
-        credentials=credentials,
-        portal_id=options["portal_id"],
-        app_id=options["app_id"],
         settings=_read_json(settings_file, dict) if settings_file else None,
         stores=tuple(_read_json(stores_file, list)) if stores_file else (),
         processing_delay_s=options["processing_delay"],
         jitter_s=options["jitter"],
         seed=options["seed"],
         latency_s=options["latency"],
+        webhook_timeout_s=options["webhook_timeout"],
+        faults=_faults(options["faults"]),
     )
+    if not config.all_credentials().is_enforced and not _is_loopback(config.host):
+        raise click.UsageError(
+            f"{config.host} is not a loopback address: a bridge without credentials would be open"
+            " to the network. Give --credentials, --token-file, --api-key-file or"
+            " --developer-key-file."
+        )
     _serve(config, verbose=verbose)
 
 
-def _credentials(options: dict[str, Any]) -> Credentials:
-    from pusher.bridge.config import Credentials  # noqa: PLC0415  # Its package is heavy.
+def _credentials(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a BridgeConfig that say who may call: those of the file, then the flags."""
+    from pusher.bridge.config import (  # noqa: PLC0415  # Its package is heavy.
+        DEFAULT_PORTAL_ID,
+        Credentials,
+        Register,
+    )
+    from pusher.bridge.credentials import CredentialsError, read_credentials  # noqa: PLC0415
 
     secrets = {
         name: read_secret(options[name], options[f"{name}_file"], "--" + name.replace("_", "-"))
-        for name in ("token", "api_key", "developer_key")
+        for name in ("token", "api_key", "developer_key", "client_secret")
     }
-    return Credentials(**secrets)
+    register, portal_id, app_id = Register(), None, None
+    path = options["credentials_file"]
+    if path is not None:
+        try:
+            content = read_credentials(path)
+        except CredentialsError as error:
+            raise click.UsageError(f"--credentials: {error}") from error
+        register, portal_id, app_id = content.register, content.portal_id, content.first_app_id
+    wanted_id = options["portal_id"]
+    if portal_id is not None and wanted_id not in {None, portal_id}:
+        raise click.UsageError(f"--portal-id is {wanted_id}, but {path} is of portal {portal_id}")
+    return {
+        "credentials": Credentials(**secrets),
+        "register": register,
+        "portal_id": wanted_id or portal_id or DEFAULT_PORTAL_ID,
+        "app_id": options["app_id"] or app_id or 1,
+    }
+
+
+def _faults(text: str | None) -> FaultPlan | None:
+    from pusher.bridge.faults import FaultPlanError, parse_faults  # noqa: PLC0415  # Heavy package.
+
+    try:
+        return None if text is None else parse_faults(text)
+    except FaultPlanError as error:
+        raise click.UsageError(f"--faults: {error}") from error
 
 
 def _is_loopback(host: str) -> bool:

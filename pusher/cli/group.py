@@ -12,10 +12,19 @@ __all__ = ["command"]
 
 _COMMANDS = {
     "push": "Push a change stream into a bridge and confirm a sample of it.",
+    "import": "Serve the import webhook and send what it asks for.",
+    "settings": "Show, replace or delete property mappings.",
+    "stores": "Show, create, replace or delete stores.",
+    "status": "What became of one object.",
+    "errors": "What the bridge failed to process.",
     "bridge": "Run a local Ecommerce Bridge.",
     "demo": "The whole job on a bundled stream, against an embedded bridge.",
     "generate": "Write a change stream of any size.",
 }
+
+
+_FILES = {"import": "import_"}
+"""Where a command's file is called otherwise: `import` is a word of the language."""
 
 
 class _LazyGroup(click.Group):
@@ -29,7 +38,7 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = import_module(f"pusher.cli.{cmd_name}").command
+        found: click.Command = import_module(f"pusher.cli.{_FILES.get(cmd_name, cmd_name)}").command
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

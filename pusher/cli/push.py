@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import sys
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pusher.cli.connection import connection_options, option
+from pusher.cli.running import Unusable, check_report, exit_with, obey_signals
 from pusher.cli.values import DURATION, SAMPLE, SIZE, read_secret
 from pusher.model import OBJECT_TYPES
 
 if TYPE_CHECKING:
     from pusher.pipeline import Pipeline
     from pusher.report import Report
-
-_log = logging.getLogger("pusher")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 __all__ = ["command"]
 
@@ -44,106 +36,79 @@ Exit codes:
 """
 
 
-class _Unusable(click.ClickException):
-    """What was asked for cannot be done. One line: the usage would not help."""
-
-    exit_code = 2
-
-
-def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """An option that is also read from PUSHER_<NAME>."""
-    flag = next(name for name in names if name.startswith("--"))
-    settings.setdefault("envvar", "PUSHER_" + flag[2:].upper().replace("-", "_"))
-    return click.option(*names, **settings)
-
-
 @click.command(
     epilog=_EPILOG,
     short_help="Push a change stream into a bridge.",
     context_settings={"show_default": True},
 )
 @click.argument("source", nargs=-1)
-@_option("--url", required=True, metavar="URL", help="Base address of the bridge.")
-@_option(
-    "--token",
-    metavar="T",
-    show_default=False,
-    help="OAuth or private-app token. Visible in `ps`: rather set PUSHER_TOKEN, or use a file.",
-)
-@_option("--token-file", metavar="FILE", help="File with the token.")
-@_option(
-    "--api-key",
-    metavar="K",
-    show_default=False,
-    help="The account's hapikey. Visible in `ps`: rather set PUSHER_API_KEY, or use a file.",
-)
-@_option("--api-key-file", metavar="FILE", help="File with the API key.")
-@_option("--store", "default_store", metavar="ID", help="Store of lines without storeId.")
-@_option(
+@connection_options
+@option("--store", "default_store", metavar="ID", help="Store of lines without storeId.")
+@option(
     "--type",
     "default_type",
     type=click.Choice(OBJECT_TYPES),
     help="Type of lines without objectType.",
 )
-@_option(
+@option(
     "--phases",
     is_flag=True,
     help="CONTACT and PRODUCT, then DEAL, then LINE_ITEM, each when the one before was processed. "
     "Reads the input once a phase, so it needs files.",
 )
-@_option(
+@option(
     "--order",
     type=click.Choice(["key", "none"]),
     default="key",
     help="key: messages of one object go out in source order, never two at a time.",
 )
-@_option("--batch-size", type=int, default=200, metavar="N", help="Messages in a batch.")
-@_option("--batch-bytes", type=SIZE, default="4MiB", help="Largest request body.")
-@_option(
+@option("--batch-size", type=int, default=200, metavar="N", help="Messages in a batch.")
+@option("--batch-bytes", type=SIZE, default="4MiB", help="Largest request body.")
+@option(
     "--linger",
     type=DURATION,
     default="1s",
     help="Open batches leave when nothing came for so long.",
 )
-@_option("--max-age", type=DURATION, default="30s", help="Open batches leave after so long.")
-@_option("--max-line", type=SIZE, default="32MiB", help="Longer lines are rejected unread.")
-@_option("--concurrency", type=int, default=16, metavar="N", help="Requests in flight at most.")
-@_option("--rate", type=float, metavar="R", help="Requests a second at most.")
-@_option(
+@option("--max-age", type=DURATION, default="30s", help="Open batches leave after so long.")
+@option("--max-line", type=SIZE, default="32MiB", help="Longer lines are rejected unread.")
+@option("--concurrency", type=int, default=16, metavar="N", help="Requests in flight at most.")
+@option("--rate", type=float, metavar="R", help="Requests a second at most.")
+@option(
     "--drain-timeout",
     type=DURATION,
     default="30s",
     help="After Ctrl-C: how long to go on delivering what was read.",
 )
-@_option(
+@option(
     "--confirm",
     type=SAMPLE,
     default="400",
     help="How many messages to confirm afterwards, or which share; 0 for none.",
 )
-@_option(
+@option(
     "--confirm-rate",
     type=float,
     metavar="R",
     help="Status polls a second at most.  [default: 9; on loopback no limit]",
 )
-@_option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it.")
-@_option(
+@option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it.")
+@option(
     "--dead-letters",
     type=click.Path(dir_okay=False, path_type=Path),
     default="pusher.dead.ndjson",
     help="Where rejected messages go, each with its reason. Appended to.",
 )
-@_option("--report", metavar="FILE", help="Write the JSON report there; - is stdout.")
-@_option(
+@option("--report", metavar="FILE", help="Write the JSON report there; - is stdout.")
+@option(
     "--progress",
     type=click.Choice(["auto", "never"]),
     default="auto",
     help="auto: a bar on a terminal, a line every few seconds elsewhere.",
 )
-@_option("-q", "--quiet", is_flag=True, help="Only errors on stderr.")
-@_option("-v", "--verbose", is_flag=True, help="Log each retry and split as well.")
-@_option("--log-format", type=click.Choice(["text", "json"]), default="text", help="On stderr.")
+@option("-q", "--quiet", is_flag=True, help="Only errors on stderr.")
+@option("-v", "--verbose", is_flag=True, help="Log each retry and split as well.")
+@option("--log-format", type=click.Choice(["text", "json"]), default="text", help="On stderr.")
 def command(
     source: tuple[str, ...],
     *,
@@ -171,26 +136,14 @@ def command(
 
     configure(verbosity=-1 if quiet else int(verbose), log_format=log_format)
     try:
-        _check_report_path(report)
+        check_report(report)
         pipeline = _pipeline(source, values)
         result = _run_watched(pipeline, shows_progress=progress == "auto" and not quiet)
     except UsageError as error:
-        raise _Unusable(str(error)) from error
+        raise Unusable(str(error)) from error
     except PusherError as error:
         raise click.ClickException(str(error)) from error
-    _exit_with(result, report, quiet=quiet, as_json=log_format == "json")
-
-
-def _check_report_path(path: str | None) -> None:
-    """Find out before the run, rather than after it, that its report has nowhere to go."""
-    from pusher.errors import UsageError  # noqa: PLC0415
-
-    if path is None or path == "-":
-        return
-    if not Path(path).parent.is_dir():
-        raise UsageError(f"--report: {Path(path).parent} is not a directory")
-    if not path or Path(path).is_dir():
-        raise UsageError(f"--report: {path!r} is a directory")
+    exit_with(result, report, quiet=quiet, as_json=log_format == "json")
 
 
 def _pipeline(source: tuple[str, ...], values: dict[str, Any]) -> Pipeline:
@@ -230,63 +183,9 @@ async def _run(pipeline: Pipeline, shows_progress: bool) -> Report:  # noqa: FBT
     from pusher.progress import is_live_terminal, show_bar, show_lines  # noqa: PLC0415
 
     async with anyio.create_task_group() as tasks:
-        await tasks.start(_obey_signals, pipeline)
+        await tasks.start(obey_signals, pipeline.stopping)
         if shows_progress:
             tasks.start_soon(show_bar if is_live_terminal() else show_lines, pipeline.view)
         report = await pipeline.run()
         tasks.cancel_scope.cancel()
     return report
-
-
-async def _obey_signals(pipeline: Pipeline, *, task_status: Any) -> None:
-    """First signal: stop reading and drain. Second: leave now. Third: without a report."""
-    import anyio  # noqa: PLC0415
-
-    from pusher.model import Halt, HaltKind  # noqa: PLC0415
-
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        received = 0
-        async for signum in signals:
-            received += 1
-            name = signal.Signals(signum).name
-            halt = Halt(HaltKind.INTERRUPTED, f"interrupted by {name}", int(signum))
-            if received == 1:
-                pipeline.stopping.end_reading(halt)
-                _log.info("%s: delivering what was read; once more to leave at once", name)
-            elif received == 2:
-                pipeline.stopping.end_sending(halt)
-            else:
-                os._exit(128 + int(signum))
-
-
-def _exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -> None:
-    """Print the summary and the report, and end with the report's exit code."""
-    from pusher.cli.summary import summary  # noqa: PLC0415
-
-    exit_code = report.exit_code
-    if as_json:
-        level = logging.ERROR if exit_code else logging.INFO
-        fields = {"outcome": report.outcome, "exit_code": exit_code, "run_id": report.run_id}
-        _log.log(level, "%s", summary(report), extra={"fields": fields})
-    elif not quiet or exit_code:
-        with suppress(OSError, ValueError, AttributeError):  # A closed stderr is no failure.
-            sys.stderr.write(summary(report) + "\n")
-            sys.stderr.flush()
-    try:
-        if path == "-":
-            sys.stdout.buffer.write(report.to_json())
-            sys.stdout.buffer.flush()
-        elif path is not None:
-            Path(path).write_bytes(report.to_json())
-    except (BrokenPipeError, AttributeError):
-        # Nobody reads the report: the reader has gone, or stdout was closed from the start.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except OSError as error:
-        _log.error("--report: %s: %s", path, error.strerror)
-        exit_code = 3
-        if path == "-":
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # What is left is the end of the interpreter; a late Ctrl-C must not change the exit code.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(exit_code)

@@ -23,6 +23,11 @@ def summary(report: Report) -> str:
     if messages.rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejected.items())
         lines.append(f"  {messages.rejected:,} rejected ({reasons}) -> {report.dead_letters}")
+    if messages.skipped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items())
+        lines.append(f"  {messages.skipped:,} skipped by rule ({reasons})")
+    if messages.resumed:
+        lines.append(f"  {_plural(messages.resumed, 'message')} settled by an earlier run")
     if requests.retried or requests.split:
         lines.append(
             f"  {_plural(requests.retried, 'retry', 'retries')}, "

@@ -1,8 +1,10 @@
-"""Values that are written with units on a command line: durations, sizes, samples."""
+"""Values of a command line: durations, sizes, samples with units; secrets and JSON from files."""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import click
 
 from pusher.sampling import SampleSize
 
-__all__ = ["DURATION", "SAMPLE", "SIZE", "read_secret"]
+__all__ = ["DURATION", "SAMPLE", "SIZE", "read_json_object", "read_secret"]
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _SIZE_UNITS = {
@@ -94,6 +96,23 @@ def read_secret(value: str | None, file: str | Path | None, flag: str) -> str | 
         value = lines[0].strip() if lines else ""
     if value == "":
         raise click.UsageError(f"{flag} is empty")
+    return value
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; - is stdin.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    try:
+        value = json.loads(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+    except OSError as error:
+        raise click.UsageError(f"{file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"{file} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise click.UsageError(f"{file} does not hold a JSON object")
     return value
 
 

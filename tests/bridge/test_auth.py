@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from pusher.bridge import BridgeConfig
 from pusher.bridge.config import Credentials
+from pusher.bridge.credentials import CredentialsError, read_credentials
 
-from .talk import BASE, SETTINGS, talking, upsert
+from .talk import BASE, SETTINGS, contact, deal, talking, upsert
+from .test_command import bridge, run
+from .test_imports import PAGE, page, shop, started
 
 TOKEN = {"Authorization": "Bearer t0ken"}
 ALL = BridgeConfig(settings=SETTINGS, credentials=Credentials("t0ken", "k3y", "d3v"))
@@ -24,6 +30,8 @@ PATHS = [
     "/_bridge/objects/DEAL",
     "/_bridge/properties",
     "/_bridge/portal",
+    "/_bridge/imports",
+    "/_bridge/imports/1",
 ]
 
 
@@ -60,7 +68,10 @@ async def test_wrong_credentials_are_a_401_and_are_not_repeated(path: str) -> No
         (f"{BASE}/sync/errors/portal?", 200, 200, 401),
         (f"{BASE}/sync/errors/app/1?", 401, 401, 200),
         (f"{BASE}/sync/status/DEAL/default/1?", 400, 400, 401),
+        (f"{BASE}/settings?appId=2&", 401, 401, 403),
+        (f"{BASE}/sync/errors/app/2?", 401, 401, 403),
         ("/_bridge/stats?", 200, 200, 200),
+        ("/_bridge/imports?", 200, 200, 200),
     ],
 )
 async def test_each_credential_opens_what_is_its_own(
@@ -84,6 +95,21 @@ async def test_messages_are_taken_with_a_token_or_the_accounts_key_only() -> Non
         assert (await talk.ask("PUT", path, body, headers=lower)).status == 204
 
 
+async def test_credentials_that_are_no_text_are_a_401() -> None:
+    async with talking(ALL) as talk:
+        host, port = talk.url.removeprefix("http://").split(":")
+        for line in (
+            b"GET /_bridge/stats HTTP/1.1\r\nAuthorization: Bearer \xff\xfe",
+            b"GET /_bridge/stats?hapikey=%ff%ed%a0%80 HTTP/1.1",
+        ):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_an_open_bridge_takes_any_credentials() -> None:
     async with talking() as talk:
         assert (await talk.ask("GET", f"{BASE}/stores?hapikey=any")).status == 200
@@ -91,7 +117,233 @@ async def test_an_open_bridge_takes_any_credentials() -> None:
         assert (await talk.ask("GET", f"{BASE}/stores", headers=TOKEN)).status == 200
 
 
-def test_a_config_does_not_show_its_secrets() -> None:
-    assert "t0ken" not in repr(ALL)
-    assert "k3y" not in repr(ALL)
-    assert "d3v" not in repr(ALL)
+def test_a_config_does_not_show_its_secrets(tmp_path: Path) -> None:
+    shown = repr(ALL) + repr(config_of(tmp_path))
+    for secret in ("t0ken", "k3y", "d3v", "token-", "-key", "s3cret"):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize("tail", ["page", "end"])
+async def test_imports_want_an_applications_token_and_say_so_to_a_key(tail: str) -> None:
+    path = f"{BASE}/imports/{tail}"
+    async with talking(ALL) as talk:
+        for query, status in (("", 401), ("?hapikey=wrong", 401), ("?hapikey=k3y", 403)):
+            assert (await talk.ask("POST", path + query, {})).status == status
+        refused = await talk.ask("POST", f"{path}?hapikey=d3v", {})
+        assert refused.status == 403
+        assert refused.body["category"] == "FORBIDDEN"
+        assert "only available for application development" in refused.body["message"]
+        assert (await talk.ask("POST", path, {}, headers=TOKEN)).status == 400
+
+
+FILE = """
+[[portals]]
+id = 4711
+api_keys = ["first-key", "second-key"]
+
+[[apps]]
+id = 7
+client_secret = "s3cret"
+
+[[apps]]
+id = 8
+
+[[tokens]]
+token = "token-7"
+app = 7
+portal = 4711
+
+[[tokens]]
+token = "token-8"
+app = 8
+
+[[tokens]]
+token = "token-8-reads-only"
+app = 8
+scopes = ["contacts"]
+
+[[developer_keys]]
+key = "developer-key"
+apps = [7]
+"""
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def config_of(directory: Path, text: str = FILE) -> BridgeConfig:
+    """A bridge with the credentials of a file."""
+    path = directory / "credentials.toml"
+    path.write_text(text)
+    content = read_credentials(path)
+    assert content.portal_id is not None
+    assert content.first_app_id is not None
+    return BridgeConfig(
+        settings=SETTINGS,
+        register=content.register,
+        portal_id=content.portal_id,
+        app_id=content.first_app_id,
+    )
+
+
+async def test_each_token_of_a_file_stands_for_its_application(tmp_path: Path) -> None:
+    path = f"{BASE}/sync/messages"
+    async with talking(config_of(tmp_path)) as talk:
+        talk.session.headers.update(bearer("token-7"))
+        for token in ("token-7", "token-8"):
+            for object_type, message in (
+                ("CONTACT", contact("c")),
+                ("PRODUCT", upsert("p", name="p")),
+                ("DEAL", deal(token, stage="nowhere")),
+            ):
+                body = {"storeId": "default", "objectType": object_type, "messages": [message]}
+                answer = await talk.ask("PUT", path, body, headers=bearer(token))
+                assert answer.status == 204
+            await talk.settled()
+        # "Only contacts can have multiple source app IDs."
+        of_contact = (await talk.thing("CONTACT", "c"))["properties"]
+        of_product = (await talk.thing("PRODUCT", "p"))["properties"]
+        assert of_contact["ip__ecomm_bridge__source_app_id"] == "7;8"
+        assert of_product["ip__ecomm_bridge__source_app_id"] == "8"
+        for token in ("token-7", "token-8"):
+            answer = await talk.ask("GET", f"{BASE}/sync/errors", headers=bearer(token))
+            (error,) = answer.body["results"]
+            assert (error["externalObjectId"], error["portalId"]) == (token, 4711)
+
+
+async def test_each_key_of_a_file_opens_what_is_its_own(tmp_path: Path) -> None:
+    async with talking(config_of(tmp_path)) as talk:
+
+        async def status(path: str, key: str) -> int:
+            return (await talk.ask("GET", f"{path}hapikey={key}")).status
+
+        for key in ("first-key", "second-key"):
+            assert await status(f"{BASE}/sync/errors/portal?", key) == 200
+            assert await status(f"{BASE}/settings?appId=7&", key) == 401
+        assert await status(f"{BASE}/settings?appId=7&", "developer-key") == 404
+        assert await status(f"{BASE}/settings?appId=8&", "developer-key") == 403
+        assert await status(f"{BASE}/sync/errors/app/7?", "developer-key") == 200
+        assert await status(f"{BASE}/sync/errors/app/8?", "developer-key") == 403
+        assert await status(f"{BASE}/stores?", "third-key") == 401
+
+
+async def test_a_token_without_the_scope_is_a_403_with_its_own_category(tmp_path: Path) -> None:
+    async with talking(config_of(tmp_path)) as talk:
+        for path in (f"{BASE}/stores", "/_bridge/stats"):
+            answer = await talk.ask("GET", path, headers=bearer("token-8-reads-only"))
+            assert answer.status == 403
+            assert answer.body["category"] == "MISSING_SCOPES"
+            assert "integration-sync" in answer.body["message"]
+
+
+async def test_an_import_belongs_to_its_application_and_is_signed_with_its_secret(
+    tmp_path: Path,
+) -> None:
+    async with shop() as application, talking(config_of(tmp_path)) as talk:
+        talk.session.headers.update(bearer("token-7"))
+        settings = SETTINGS | {"webhookUri": f"{application.url}/import"}
+        assert (await talk.ask("PUT", f"{BASE}/settings", settings)).status == 200
+        one = await started(talk)
+        assert one["appId"] == 7
+        ((_, asked, headers, _),) = application.asked
+        assert asked["portalId"] == 4711
+        assert "x-hubspot-signature" in headers
+        body = page(one, "PRODUCT", 0, upsert("p", name="p"))
+        other = await talk.ask("POST", PAGE, body, headers=bearer("token-8"))
+        assert other.status == 400
+        assert "no import" in other.body["message"]
+        assert (await talk.ask("POST", PAGE, body, headers=bearer("token-7"))).status == 204
+        unknown = await talk.ask("POST", "/_bridge/imports", {"storeId": "default", "appId": 9})
+        assert unknown.status == 400
+        assert unknown.body["errors"][0]["in"] == "appId"
+        await started(talk, appId=8)
+        assert "x-hubspot-signature" not in application.asked[1][2]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[portals]", "line 1"),
+        ("[[portals]]\nid = 'x'", "$.portals[0].id"),
+        ("[[portals]]\nid = 1\nname = 'x'", "name"),
+        ("[[apps]]\nid = 0", "$.apps[0].id"),
+        ("[[tokens]]\ntoken = ''\napp = 1", "$.tokens[0].token"),
+        ("", "no token and no key"),
+        ("[[apps]]\nid = 1\nclient_secret = 's'", "no token and no key"),
+        ("[[tokens]]\ntoken = 'hidden'\napp = 1", "application 1 is not listed"),
+        ("[[developer_keys]]\nkey = 'hidden'\napps = [5]", "application 5 is not listed"),
+        ("[[apps]]\nid = 1\n[[apps]]\nid = 1", "an application is listed twice"),
+        (
+            "[[portals]]\nid = 1\napi_keys = ['hidden', 'hidden']",
+            "a token or key is listed twice",
+        ),
+        (
+            "[[portals]]\nid = 1\napi_keys = ['a']\n[[portals]]\nid = 2",
+            "portals 1, 2: a bridge serves one portal; start another bridge for each",
+        ),
+        (
+            "[[portals]]\nid = 1\n[[apps]]\nid = 1\n[[tokens]]\ntoken = 'a'\napp = 1\nportal = 2",
+            "portals 1, 2",
+        ),
+    ],
+)
+def test_a_file_of_credentials_that_makes_no_sense_is_refused_without_a_secret(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    path = tmp_path / "credentials.toml"
+    path.write_text(text)
+    with pytest.raises(CredentialsError) as caught:
+        read_credentials(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_file_of_credentials_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CredentialsError, match="No such file"):
+        read_credentials(tmp_path / "nothing.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(CredentialsError):
+        read_credentials(tmp_path / "binary.toml")
+
+
+async def test_the_command_takes_the_file_and_adds_the_flags_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.toml"
+    path.write_text(FILE)
+    async with bridge("--credentials", str(path), "--token", "flag", "-v") as (process, talk):
+        for token in ("flag", "token-7", "token-8"):
+            answer = await talk.ask("GET", "/_bridge/portal", headers=bearer(token))
+            assert answer.body == {"portalId": 4711, "active": True}
+        assert (await talk.ask("GET", "/_bridge/portal")).status == 401
+        process.terminate()
+        _, err = await process.communicate()
+        assert b"token-" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "words"),
+    [
+        (FILE, ("--portal-id", "5"), "--portal-id is 5"),
+        (FILE + "[[portals]]\nid = 1", (), "a bridge serves one portal"),
+        ("[[apps]]\nid = 1", (), "no token and no key"),
+    ],
+)
+def test_the_command_refuses_credentials_that_make_no_sense_with_exit_2(
+    tmp_path: Path, text: str, flags: tuple[str, ...], words: str
+) -> None:
+    path = tmp_path / "credentials.toml"
+    path.write_text(text)
+    result = run("--port", "0", "--credentials", str(path), *flags)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+async def test_headers_and_addresses_over_the_limits_are_a_400_and_the_bridge_goes_on() -> None:
+    """In plain text: aiohttp answers it before any of the bridge's own code runs."""
+    long = "x" * 20_000
+    async with talking() as talk:
+        for path, headers in (("/_bridge/stats", {"X-Long": long}), (f"/{long}", {})):
+            async with talk.session.get(f"{talk.url}{path}", headers=headers) as answer:
+                assert answer.status == 400
+        assert await talk.stats()

@@ -82,6 +82,7 @@ async def test_a_kill_after_the_204s_loses_nothing(tmp_path: Path) -> None:
                 "processed": 20_000,
                 "objects": 20_000,
                 "openErrors": 0,
+                "lagMs": 0,
             }
 
 

@@ -25,6 +25,7 @@ async def test_a_batch_of_200_is_taken_and_processed(talk: Talk) -> None:
         "processed": 200,
         "objects": 200,
         "openErrors": 0,
+        "lagMs": 0,
     }
 
 

@@ -197,3 +197,28 @@ async def test_a_trailing_slash_and_a_bare_question_mark_make_no_difference(
     talk: Talk, path: str
 ) -> None:
     assert await talk.get(path) == await talk.get(path + "/") == await talk.get(path + "?")
+
+
+@pytest.mark.parametrize(
+    ("data_type", "value", "reason"),
+    [
+        ("STRING", "anything", None),
+        (None, "anything", None),
+        ("NUMBER", "anything", "INVALID_DOUBLE"),
+        ("NUMBER", "-2.5", None),
+        ("DATETIME", "2018-11-13", "INVALID_LONG"),
+        ("DATETIME", "1542092841947", None),
+    ],
+)
+async def test_the_data_type_of_a_mapping_is_checked_where_the_property_is_a_text(
+    talk: Talk, data_type: str | None, value: str, reason: str | None
+) -> None:
+    mappings = (mapping("name"), mapping("description", data_type))
+    await talk.ask("PUT", PATH, settings("PRODUCT", *mappings))
+    await talk.sync("PRODUCT", upsert("1", name="p", description=value))
+    if reason is None:
+        assert (await talk.thing("PRODUCT", "1"))["properties"]["description"] == value
+    else:
+        error = await talk.error("PRODUCT", "1")
+        assert error["type"] == "UNKNOWN_ERROR"
+        assert reason in error["details"]

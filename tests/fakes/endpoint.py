@@ -20,7 +20,7 @@ Lane = tuple[str, str]
 
 @dataclass
 class Request:
-    """One PUT of sync messages, as it arrived."""
+    """One PUT of sync messages, or one POST of a page of an import, as it arrived."""
 
     number: int
     at_s: float
@@ -63,6 +63,7 @@ class Endpoint:
 
     url: str = ""
     answer: Answer = accept
+    """Decides on each request; the end of an imported type has the number -1."""
     requests: list[Request] = field(default_factory=list)
     accepted: list[Request] = field(default_factory=list)
     in_flight: int = 0
@@ -77,6 +78,8 @@ class Endpoint:
     """Which orders of the status path are served."""
     status_refusal: int | None = None
     """Answer every status request with this code."""
+    ends: list[Request] = field(default_factory=list)
+    """Accepted ends of imported types."""
     _busy: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     @property
@@ -113,6 +116,14 @@ class Endpoint:
                 if not self._busy[key]:
                     del self._busy[key]
 
+    async def end(self, http: web.Request) -> web.StreamResponse:
+        body = {**json.loads(await http.read()), "messages": []}
+        request = Request(-1, time.monotonic(), dict(http.headers), dict(http.query), body)
+        response = await self.answer(request)
+        if 200 <= response.status < 300:
+            self.ends.append(request)
+        return response
+
     async def status(self, http: web.Request) -> web.StreamResponse:
         self.status_requests.append(http.path)
         if self.status_refusal is not None:
@@ -141,6 +152,8 @@ async def running_endpoint() -> AsyncIterator[Endpoint]:
     endpoint = Endpoint()
     app = web.Application(client_max_size=64 << 20)
     app.router.add_put("/extensions/ecomm/v2/sync/messages", endpoint.put)
+    app.router.add_post("/extensions/ecomm/v2/imports/page", endpoint.put)
+    app.router.add_post("/extensions/ecomm/v2/imports/end", endpoint.end)
     app.router.add_get("/extensions/ecomm/v2/sync/status/{a}/{b}/{id}", endpoint.status)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()

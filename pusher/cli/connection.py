@@ -1,0 +1,231 @@
+"""What commands share that talk to a bridge: options, credentials, exit codes, output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pusher.cli.values import read_secret
+
+if TYPE_CHECKING:
+    from pusher.client import BridgeClient
+
+__all__ = [
+    "Connection",
+    "application_options",
+    "as_json",
+    "connection_options",
+    "json_option",
+    "option",
+    "printed",
+    "talk",
+    "yes_option",
+]
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0  done
+  1  the bridge answered with an error
+  2  usage or configuration
+  3  the endpoint is gone, is no bridge, or does not accept the credentials
+"""
+
+TIMEOUT_S = 30.0
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option that is also read from PUSHER_<NAME>."""
+    flag = next(name for name in names if name.startswith("--")).partition("/")[0]
+    settings.setdefault("envvar", "PUSHER_" + flag[2:].upper().replace("-", "_"))
+    return click.option(*names, **settings)
+
+
+def connection_options(command: Command) -> Command:
+    """Where the bridge is, and a token or API key."""
+    for one in reversed(
+        (
+            option("--url", required=True, metavar="URL", help="Base address of the bridge."),
+            option(
+                "--token",
+                metavar="T",
+                show_default=False,
+                help="OAuth or private-app token. Visible in `ps`: rather set PUSHER_TOKEN, or use"
+                " a file.",
+            ),
+            option("--token-file", metavar="FILE", help="File with the token."),
+            option(
+                "--api-key",
+                metavar="K",
+                show_default=False,
+                help="The account's hapikey. Visible in `ps`: rather set PUSHER_API_KEY, or use a"
+                " file.",
+            ),
+            option("--api-key-file", metavar="FILE", help="File with the API key."),
+        )
+    ):
+        command = one(command)
+    return command
+
+
+def application_options(command: Command) -> Command:
+    """For calls about an application instead of an account."""
+    for one in reversed(
+        (
+            option(
+                "--app-id",
+                type=click.IntRange(min=0),
+                metavar="N",
+                help="The application; it goes with the developer's key.",
+            ),
+            option(
+                "--developer-key",
+                metavar="K",
+                show_default=False,
+                help="The developer's hapikey, used where --app-id is given. Visible in `ps`:"
+                " rather set PUSHER_DEVELOPER_KEY, or use a file.",
+            ),
+            option("--developer-key-file", metavar="FILE", help="File with that key."),
+        )
+    ):
+        command = one(command)
+    return command
+
+
+def json_option(command: Command) -> Command:
+    """Machine-readable output."""
+    return click.option(
+        "--json", "is_json", is_flag=True, help="JSON on stdout, one value a line."
+    )(command)
+
+
+def yes_option(command: Command) -> Command:
+    """No question."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where to, and with which credential."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    app_id: int | None = None
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Connection:
+        """Read the credentials that the options name.
+
+        Raises:
+            click.UsageError: there are two, or one cannot be read.
+        """
+        token = read_secret(options["token"], options["token_file"], "--token")
+        api_key = read_secret(options["api_key"], options["api_key_file"], "--api-key")
+        if token is not None and api_key is not None:
+            raise click.UsageError("give a token or an API key, not both")
+        app_id: int | None = options.get("app_id")
+        developer_key = read_secret(
+            options.get("developer_key"), options.get("developer_key_file"), "--developer-key"
+        )
+        if developer_key is not None and app_id is not None:
+            token, api_key = None, developer_key
+        elif developer_key is not None and token is None and api_key is None:
+            raise click.UsageError("--developer-key goes with --app-id")
+        for secret in (token, api_key):
+            if secret is not None and not (secret.isascii() and secret.isprintable()):
+                raise click.UsageError("a token or key must be printable ASCII")
+        return cls(options["url"], token, api_key, app_id)
+
+
+def talk(
+    connection: Connection,
+    conversation: Callable[[BridgeClient], Coroutine[Any, Any, T]],
+    *,
+    only_reads: bool = False,
+) -> T:
+    """Hold a conversation with the bridge; errors end the command with their exit codes.
+
+    Args:
+        connection: where to.
+        conversation: what to ask.
+        only_reads: every request may be repeated when the bridge is busy.
+    """
+    import anyio  # noqa: PLC0415 - loaded when it is called
+
+    from pusher.errors import BridgeApiError, EndpointError, UsageError  # noqa: PLC0415
+
+    try:
+        return anyio.run(_hold, connection, conversation, only_reads)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+    except BridgeApiError as error:
+        text = str(error)
+        if error.correlation_id:
+            text += f" (correlationId {error.correlation_id})"
+        kind = _BridgeError if _is_the_bridges_word(error.status) else _EndpointError
+        raise kind(text) from error
+    except EndpointError as error:
+        raise _EndpointError(str(error)) from error
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _is_the_bridges_word(status: int) -> bool:
+    return status >= 400 and status not in {401, 403}
+
+
+class _BridgeError(click.ClickException):
+    exit_code = 1
+
+
+class _EndpointError(click.ClickException):
+    exit_code = 3
+
+
+async def _hold(
+    connection: Connection,
+    conversation: Callable[[BridgeClient], Coroutine[Any, Any, T]],
+    only_reads: bool,  # noqa: FBT001 - anyio.run passes positions
+) -> T:
+    import random  # noqa: PLC0415
+
+    from pusher.client import BridgeClient  # noqa: PLC0415
+    from pusher.patience import PatientTransport  # noqa: PLC0415
+    from pusher.retrying import RetryPolicy  # noqa: PLC0415
+    from pusher.transport import HttpTransport  # noqa: PLC0415
+
+    async with HttpTransport(
+        connection.url, token=connection.token, api_key=connection.api_key, timeout_s=TIMEOUT_S
+    ) as transport:
+        policy = RetryPolicy(max_attempts=4 if only_reads else 1, longest_wait_s=30.0)
+        patient = PatientTransport(transport, policy, random.Random())
+        return await conversation(BridgeClient(connection.url, transport=patient))
+
+
+def as_json(value: Any, *, is_indented: bool = False) -> bytes:
+    """A value as JSON with a line end."""
+    import orjson  # noqa: PLC0415
+
+    options = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if is_indented else 0)
+    return orjson.dumps(value, option=options)
+
+
+def printed(data: bytes) -> None:
+    """Write to stdout. Whoever closed it has seen enough: the command then ends with 0."""
+    if sys.stdout is None:  # It was closed from the start.
+        return
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)

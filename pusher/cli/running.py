@@ -1,0 +1,108 @@
+"""What commands share that run a pipeline: signals, and how the report ends the command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pusher.report import Report
+    from pusher.stopping import Stopping
+
+__all__ = ["Unusable", "check_folder", "check_report", "exit_with", "obey_signals"]
+
+_log = logging.getLogger("pusher")
+
+
+def check_folder(flag: str, path: str | Path | None) -> None:
+    """Find out before the run, rather than after it, that a file has nowhere to go.
+
+    Raises:
+        UsageError: its folder does not exist.
+    """
+    from pusher.errors import UsageError  # noqa: PLC0415 - loaded when a run begins
+
+    if path is not None and not Path(path).parent.is_dir():
+        raise UsageError(f"{flag}: {Path(path).parent} is not a directory")
+
+
+def check_report(path: str | None) -> None:
+    """Find out before the run, rather than after it, that its report has nowhere to go.
+
+    Raises:
+        UsageError: its folder does not exist, or it is a folder itself.
+    """
+    from pusher.errors import UsageError  # noqa: PLC0415
+
+    if path == "-":
+        return
+    check_folder("--report", path)
+    if path is not None and (not path or Path(path).is_dir()):
+        raise UsageError(f"--report: {path!r} is a directory")
+
+
+class Unusable(click.ClickException):
+    """What was asked for cannot be done. One line: the usage would not help."""
+
+    exit_code = 2
+
+
+async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
+    """First signal: stop reading and drain. Second: leave now. Third: without a report."""
+    import anyio  # noqa: PLC0415
+
+    from pusher.model import Halt, HaltKind  # noqa: PLC0415
+
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        received = 0
+        async for signum in signals:
+            received += 1
+            name = signal.Signals(signum).name
+            halt = Halt(HaltKind.INTERRUPTED, f"interrupted by {name}", int(signum))
+            if received == 1:
+                stopping.end_reading(halt)
+                _log.info("%s: delivering what was read; once more to leave at once", name)
+            elif received == 2:
+                stopping.end_sending(halt)
+            else:
+                os._exit(128 + int(signum))
+
+
+def exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -> None:
+    """Print the summary and the report, and end with the report's exit code."""
+    from pusher.cli.summary import summary  # noqa: PLC0415
+
+    exit_code = report.exit_code
+    if as_json:
+        level = logging.ERROR if exit_code else logging.INFO
+        fields = {"outcome": report.outcome, "exit_code": exit_code, "run_id": report.run_id}
+        _log.log(level, "%s", summary(report), extra={"fields": fields})
+    elif not quiet or exit_code:
+        with suppress(OSError, ValueError, AttributeError):  # A closed stderr is no failure.
+            sys.stderr.write(summary(report) + "\n")
+            sys.stderr.flush()
+    try:
+        if path == "-":
+            sys.stdout.buffer.write(report.to_json())
+            sys.stdout.buffer.flush()
+        elif path is not None:
+            Path(path).write_bytes(report.to_json())
+    except (BrokenPipeError, AttributeError):
+        # Nobody reads the report: the reader has gone, or stdout was closed from the start.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        _log.error("--report: %s: %s", path, error.strerror)
+        exit_code = 3
+        if path == "-":
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # What is left is the end of the interpreter; a late Ctrl-C must not change the exit code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(exit_code)
