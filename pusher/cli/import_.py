@@ -13,7 +13,8 @@ import click
 
 from pusher.cli.connection import connection_options, option
 from pusher.cli.running import Unusable, check_folder, check_report, exit_with, obey_signals
-from pusher.cli.values import DURATION, SIZE, read_secret
+from pusher.cli.streaming import input_options, output_options, pace_options
+from pusher.cli.values import read_secret
 from pusher.model import OBJECT_TYPES
 
 if TYPE_CHECKING:
@@ -98,34 +99,9 @@ class _Address(click.ParamType[tuple[str, int]]):
     help="End after one import, or serve one after the other until Ctrl-C; the report is then"
     " that of the last.",
 )
-@option("--store", "default_store", metavar="ID", help="Store of lines without storeId.")
-@option(
-    "--type",
-    "default_type",
-    type=click.Choice(OBJECT_TYPES),
-    help="Type of lines without objectType.",
-)
-@option("--batch-size", type=int, default=200, metavar="N", help="Messages in a page.")
-@option("--batch-bytes", type=SIZE, default="4MiB", help="Largest request body.")
-@option("--max-line", type=SIZE, default="32MiB", help="Longer lines are rejected unread.")
-@option("--concurrency", type=int, default=16, metavar="N", help="Requests in flight at most.")
-@option("--rate", type=float, metavar="R", help="Requests a second at most.")
-@option(
-    "--drain-timeout",
-    type=DURATION,
-    default="30s",
-    help="After Ctrl-C: how long to go on delivering what was read.",
-)
-@option(
-    "--dead-letters",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default="pusher.dead.ndjson",
-    help="Where rejected messages go, each with its reason. Appended to.",
-)
-@option("--report", metavar="FILE", help="Write the JSON report there; - is stdout.")
-@option("-q", "--quiet", is_flag=True, help="Only errors on stderr.")
-@option("-v", "--verbose", is_flag=True, help="Log each retry and split as well.")
-@option("--log-format", type=click.Choice(["text", "json"]), default="text", help="On stderr.")
+@input_options
+@pace_options
+@output_options
 def command(
     source: tuple[str, ...],
     *,

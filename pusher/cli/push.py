@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pusher.cli.connection import connection_options, option
 from pusher.cli.running import Unusable, check_report, exit_with, obey_signals
-from pusher.cli.values import DURATION, SAMPLE, SIZE, read_secret
-from pusher.model import OBJECT_TYPES
+from pusher.cli.streaming import input_options, output_options, pace_options
+from pusher.cli.values import DURATION, SAMPLE, read_secret
 
 if TYPE_CHECKING:
     from pusher.pipeline import Pipeline
@@ -43,13 +42,7 @@ Exit codes:
 )
 @click.argument("source", nargs=-1)
 @connection_options
-@option("--store", "default_store", metavar="ID", help="Store of lines without storeId.")
-@option(
-    "--type",
-    "default_type",
-    type=click.Choice(OBJECT_TYPES),
-    help="Type of lines without objectType.",
-)
+@input_options
 @option(
     "--phases",
     is_flag=True,
@@ -62,8 +55,7 @@ Exit codes:
     default="key",
     help="key: messages of one object go out in source order, never two at a time.",
 )
-@option("--batch-size", type=int, default=200, metavar="N", help="Messages in a batch.")
-@option("--batch-bytes", type=SIZE, default="4MiB", help="Largest request body.")
+@pace_options
 @option(
     "--linger",
     type=DURATION,
@@ -71,15 +63,6 @@ Exit codes:
     help="Open batches leave when nothing came for so long.",
 )
 @option("--max-age", type=DURATION, default="30s", help="Open batches leave after so long.")
-@option("--max-line", type=SIZE, default="32MiB", help="Longer lines are rejected unread.")
-@option("--concurrency", type=int, default=16, metavar="N", help="Requests in flight at most.")
-@option("--rate", type=float, metavar="R", help="Requests a second at most.")
-@option(
-    "--drain-timeout",
-    type=DURATION,
-    default="30s",
-    help="After Ctrl-C: how long to go on delivering what was read.",
-)
 @option(
     "--confirm",
     type=SAMPLE,
@@ -94,21 +77,12 @@ Exit codes:
 )
 @option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it.")
 @option(
-    "--dead-letters",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default="pusher.dead.ndjson",
-    help="Where rejected messages go, each with its reason. Appended to.",
-)
-@option("--report", metavar="FILE", help="Write the JSON report there; - is stdout.")
-@option(
     "--progress",
     type=click.Choice(["auto", "never"]),
     default="auto",
     help="auto: a bar on a terminal, a line every few seconds elsewhere.",
 )
-@option("-q", "--quiet", is_flag=True, help="Only errors on stderr.")
-@option("-v", "--verbose", is_flag=True, help="Log each retry and split as well.")
-@option("--log-format", type=click.Choice(["text", "json"]), default="text", help="On stderr.")
+@output_options
 def command(
     source: tuple[str, ...],
     *,
