@@ -122,18 +122,17 @@ class Batcher:
             while lane.messages and not lane.waiting:
                 yield from self._close(lane, is_last_call=True)
 
-    def release(self, batch: Batch) -> bool:
-        """Take note that `batch` is settled; true when messages waited for one of its objects."""
+    def release(self, batch: Batch) -> None:
+        """Take note that `batch` is settled: the objects in it have their next turn."""
         if not self._keep_order:
-            return False
+            return
         lane = self._lanes[batch.lane.object_type][batch.lane.store_id]
         ids = batch.ids
         lane.in_flight -= ids
         if not lane.waiting or lane.waiting.keys().isdisjoint(ids):
-            return False
+            return
         lane.freed |= lane.waiting.keys() & ids
         self._with_freed[batch.lane] = lane
-        return True
 
     def turns(self, now_s: float) -> Iterator[Batch]:
         """Let messages go whose object's turn has come: as full batches, or into the open lane."""

@@ -22,14 +22,22 @@ from pusher.config import Settings
 from pusher.decoding import Decoder
 from pusher.errors import DiskError, EndpointError, UsageError
 from pusher.import_state import ImportOrder, ImportState
-from pusher.model import OBJECT_TYPES, Batch, Delivery, Halt, HaltKind, Lane, SyncMessage
+from pusher.model import (
+    OBJECT_TYPES,
+    Batch,
+    Delivery,
+    Halt,
+    HaltKind,
+    Lane,
+    Refusal,
+    SyncMessage,
+)
 from pusher.patience import PatientTransport
 from pusher.pipeline import Pipeline
 from pusher.protocol import IMPORT_PAGE_PATH, encode_import_page
 from pusher.report import Report, outcome_of
 from pusher.retrying import RetryPolicy
 from pusher.sampling import SampleSize
-from pusher.sender import Refusal
 from pusher.sources import LineSource
 from pusher.stopping import Stopping
 from pusher.transport import HttpTransport

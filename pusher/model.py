@@ -25,6 +25,7 @@ __all__ = [
     "HaltKind",
     "Lane",
     "ObjectType",
+    "Refusal",
     "Rejection",
     "Source",
     "SyncMessage",
@@ -123,6 +124,13 @@ class Batch:
     body: bytes = b""
     ids: set[str | int] = field(default_factory=set)
     """The external ids of the objects that it changes; set for a whole batch, not for a part."""
+    whole: Batch | None = None
+    """The batch that this is a part of."""
+    open_count: int = 0
+    """How many messages of a whole batch are not settled."""
+
+    def __post_init__(self) -> None:
+        self.open_count = len(self.messages)
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -133,7 +141,9 @@ class Batch:
 
     def part(self, start: int, stop: int) -> Batch:
         """The messages from `start` up to `stop`, with no body yet."""
-        return Batch(self.lane, self.messages[start:stop], self.origins[start:stop])
+        part = Batch(self.lane, self.messages[start:stop], self.origins[start:stop])
+        part.whole = self.whole or self
+        return part
 
 
 def chunk_counts(origins: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -205,6 +215,17 @@ class Delivery:
     accepted_at_ms: int
     """The bridge's own clock when it answered (its Date header), epoch milliseconds."""
     latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The endpoint does not take this batch; a batch of one is rejected."""
+
+    batch: Batch
+    reason: str
+    detail: str
+    status: int | None
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
+from itertools import islice
 from pathlib import Path
 
 import anyio
@@ -34,6 +35,7 @@ from pusher.model import (
     Halt,
     HaltKind,
     ObjectType,
+    Refusal,
     Rejection,
     SyncMessage,
     Transport,
@@ -56,7 +58,7 @@ from pusher.report import (
 )
 from pusher.retrying import RetryPolicy
 from pusher.sampling import Sample
-from pusher.sender import Errand, Refusal, Sender
+from pusher.sender import Errand, Sender
 from pusher.sources import LineSource, open_source
 from pusher.stopping import Stopping
 from pusher.tally import Tally
@@ -157,6 +159,7 @@ class Pipeline:
         self._phases: list[PhaseReport] = []
         self._warnings: list[str] = []
         self._settled = anyio.Event()
+        self._under_way = 0  # Batches that a sender has, or is about to have.
         self._is_complete = False
         self._started_s = 0.0
 
@@ -227,7 +230,7 @@ class Pipeline:
             guard.start_soon(self._cut_short, guard.cancel_scope)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._read, to_batch)
-                tasks.start_soon(self._batch, chunks, to_send, object_types, is_first)
+                tasks.start_soon(self._batch, sender, chunks, to_send, object_types, is_first)
                 for _ in range(self._settings.concurrency):
                     tasks.start_soon(self._send, sender, batches.clone())
                 batches.close()
@@ -265,6 +268,7 @@ class Pipeline:
 
     async def _batch(
         self,
+        sender: Sender,
         chunks: MemoryObjectReceiveStream[Chunk],
         to_send: MemoryObjectSendStream[Batch],
         object_types: frozenset[ObjectType],
@@ -286,18 +290,27 @@ class Pipeline:
                     await self._take_in(chunk, to_send, object_types, is_first=is_first)
                     last_chunk_s = time.monotonic()
                 now_s = time.monotonic()
-                await _send_all(batcher.turns(now_s), to_send)
+                await self._send_all(batcher.turns(now_s), to_send)
                 if now_s - last_chunk_s >= settings.linger_s:
-                    await _send_all(batcher.drain(), to_send)
-                await _send_all(batcher.expired(now_s - settings.max_age_s), to_send)
+                    await self._send_all(batcher.drain(), to_send)
+                await self._send_all(batcher.expired(now_s - settings.max_age_s), to_send)
                 await self._make_room(to_send)
-            while batcher.open_lane_count or batcher.waiting_count:
-                await _send_all(batcher.turns(time.monotonic()), to_send)
-                await _send_all(batcher.finish(), to_send)
+            while (
+                batcher.open_lane_count
+                or batcher.waiting_count
+                or self._under_way
+                or sender.keeps_back
+            ):
+                await self._send_all(batcher.turns(time.monotonic()), to_send)
+                await self._send_all(batcher.finish(), to_send)
                 if self.stopping.is_sending_over:
                     return
-                if batcher.waiting_count and not batcher.has_turns:
+                if batcher.has_turns:
+                    continue
+                if self._under_way:
                     await self._next_settlement()
+                elif sender.keeps_back:
+                    await self._settle_all(sender.judge())
 
     def _patience_s(self, idle_s: float) -> float | None:
         """How long to wait for the next chunk before something else is to be done."""
@@ -341,7 +354,7 @@ class Pipeline:
             _log.warning("%s, line %s or after: %s", chunk.source, chunk.first_line, warning)
         if rejections and await self._reject(rejections):
             self._ledger.settle([(chunk.number, len(rejections))])
-        await _send_all(self._batcher.add(messages, indexes, chunk, time.monotonic()), to_send)
+        await self._send_all(self._batcher.add(messages, indexes, chunk, time.monotonic()), to_send)
 
     def _without_skipped(
         self, errand: Errand, messages: list[SyncMessage], indexes: Iterable[int]
@@ -362,9 +375,9 @@ class Pipeline:
     async def _make_room(self, to_send: MemoryObjectSendStream[Batch]) -> None:
         """Wait while more input is held than allowed; let the oldest open lanes go meanwhile."""
         while self._ledger.held_bytes > HELD_BYTES_MAX and not self.stopping.is_sending_over:
-            await _send_all(self._batcher.turns(time.monotonic()), to_send)
+            await self._send_all(self._batcher.turns(time.monotonic()), to_send)
             if self._batcher.open_lane_count:
-                await _send_all(self._batcher.oldest(), to_send)
+                await self._send_all(self._batcher.oldest(), to_send)
             elif not self._batcher.has_turns:
                 await self._next_settlement()
 
@@ -373,17 +386,12 @@ class Pipeline:
         async with batches:
             async for batch in batches:
                 if self.stopping.is_sending_over:
+                    self._under_way -= 1
                     continue  # It stays pending.
-                settled = 0
                 parts = [batch] if self._errand is None else self._left_of(self._errand, batch)
                 for part in parts:
-                    async with aclosing(sender.deliver(part)) as outcomes:  # type: ignore[type-var]
-                        async for outcome in outcomes:
-                            if await self._settle(outcome):
-                                settled += len(outcome.batch)
-                # Only now: parts of a split batch may share objects.
-                if settled == len(batch):
-                    self._batcher.release(batch)
+                    await self._settle_all(sender.deliver(part))
+                self._under_way -= 1
                 self._settled.set()
 
     def _left_of(self, errand: Errand, batch: Batch) -> list[Batch]:
@@ -397,11 +405,27 @@ class Pipeline:
         done = [origin for origin in batch.origins if origin not in left]
         self.tally.read -= len(done)
         self.tally.resumed += len(done)
-        self._ledger.settle(chunk_counts(done))
+        self._settle_messages(batch, done)
         return parts
 
-    async def _settle(self, outcome: Delivery | Refusal) -> bool:
-        """Take off what is delivered or rejected; false when a dead letter could not be written."""
+    async def _settle_all(self, outcomes: AsyncIterator[Delivery | Refusal]) -> None:
+        async with aclosing(outcomes) as each:  # type: ignore[type-var]
+            async for outcome in each:
+                await self._settle(outcome)
+
+    def _settle_messages(self, batch: Batch, origins: list[int]) -> None:
+        """Take messages off; an object has its next turn when its whole batch is settled.
+
+        Not before: parts of a split batch may share objects.
+        """
+        self._ledger.settle(chunk_counts(origins))
+        whole = batch.whole or batch
+        whole.open_count -= len(origins)
+        if not whole.open_count:
+            self._batcher.release(whole)
+
+    async def _settle(self, outcome: Delivery | Refusal) -> None:
+        """Take off what is delivered or rejected, unless its dead letter cannot be written."""
         batch = outcome.batch
         if isinstance(outcome, Delivery):
             lane = self.tally.lane(batch.lane)
@@ -412,21 +436,20 @@ class Pipeline:
         elif await self._reject([self._rejection(outcome)]):
             self.tally.lane(batch.lane).rejected += 1
         else:
-            return False
-        self._ledger.settle(batch.chunk_counts())
+            return
+        self._settle_messages(batch, batch.origins)
         try:
             if self._errand is not None:
                 self._errand.note(outcome)
         except DiskError as error:
             self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
-        return True
 
     def _rejection(self, refusal: Refusal) -> Rejection:
         """Find the line that a refused message came from."""
         message = refusal.batch.messages[0]
         chunk_number, index = place_of(refusal.batch.origins[0])
         chunk = self._ledger.chunk(chunk_number)
-        line_number, offset, line = list(chunk.lines())[index]
+        line_number, offset, line = next(islice(chunk.lines(), index, None))
         changed_at = message.changed_at
         return Rejection(
             refusal.reason,
@@ -451,6 +474,13 @@ class Pipeline:
         for rejection in rejections:
             self.tally.rejected_by_reason[rejection.reason] += 1
         return True
+
+    async def _send_all(
+        self, batches: Iterable[Batch], to_send: MemoryObjectSendStream[Batch]
+    ) -> None:
+        for batch in batches:
+            self._under_way += 1
+            await to_send.send(batch)
 
     async def _next_settlement(self) -> None:
         """Wait until a batch is settled, or sending is over."""
@@ -514,6 +544,8 @@ class Pipeline:
         accounted = tally.delivered + tally.rejected + tally.skipped + pending
         if tally.read != accounted:
             raise AssertionError(f"{tally.read} messages were read, but {accounted} accounted for")
+        if pending and self.stopping.halt is None:
+            raise AssertionError(f"{pending} messages are pending, but nothing stopped the run")
         confirmation = confirmation_of(self._sample, trouble)
         outcome, exit_code = outcome_of(
             self.stopping.halt,
@@ -552,8 +584,3 @@ class Pipeline:
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=None,
         )
-
-
-async def _send_all(batches: Iterable[Batch], to_send: MemoryObjectSendStream[Batch]) -> None:
-    for batch in batches:
-        await to_send.send(batch)

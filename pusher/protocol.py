@@ -49,7 +49,7 @@ IMPORT_PAGE_PATH = f"{API_ROOT}/imports/page"
 IMPORT_END_PATH = f"{API_ROOT}/imports/end"
 
 _RETRY = frozenset({408, 423, 425, 429, 477})
-_REFUSED = frozenset({400, 404, 409, 413, 422})
+_STOP_4XX = frozenset({401, 402, 403, 405, 407, 410, 415})
 _DIGITS_MAX = 40
 _NEVER_RETRIED_5XX = frozenset({501, 505})
 
@@ -146,11 +146,9 @@ def verdict_of(answer: Answer, *, had_success: bool) -> Verdict:
         return Verdict.DELIVERED if _is_empty_or_json(answer.body) else Verdict.STOP
     if status in _RETRY:
         return Verdict.RETRY
-    if status in _REFUSED or (status == 403 and had_success):
-        return Verdict.REFUSED
     if status >= 500 and status not in _NEVER_RETRIED_5XX:
         return Verdict.RETRY
-    if 400 <= status < 500 and status not in {401, 403, 405, 410, 415}:
+    if 400 <= status < 500 and (status not in _STOP_4XX or (status == 403 and had_success)):
         return Verdict.REFUSED
     return Verdict.STOP
 

@@ -10,13 +10,14 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import anyio
 from aiolimiter import AsyncLimiter
 
-from pusher.isolating import split
+from pusher.isolating import Quarantine, split
 from pusher.model import (
     Answer,
     Batch,
@@ -25,6 +26,7 @@ from pusher.model import (
     Halt,
     HaltKind,
     Lane,
+    Refusal,
     SyncMessage,
     Transport,
     Verdict,
@@ -41,20 +43,12 @@ from pusher.retrying import RetryPolicy
 from pusher.stopping import Stopping
 from pusher.tally import Tally
 
-__all__ = ["Errand", "Refusal", "Route", "Sender", "SyncRoute"]
+__all__ = ["Errand", "Route", "Sender", "SyncRoute"]
+
+DOUBTFUL_REFUSALS = 5
+"""A whole batch and its first parts: after so many in a row it is time to doubt the endpoint."""
 
 _log = logging.getLogger("pusher")
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The endpoint does not take this batch; a batch of one is rejected."""
-
-    batch: Batch
-    reason: str
-    detail: str
-    status: int | None
-    attempts: int
 
 
 class Route(Protocol):
@@ -150,62 +144,109 @@ class Sender:
         self._route = route or SyncRoute()
         self._now_s = now_s
         self._probing = anyio.Lock()
-        self._answered = anyio.Event()
+        self._quarantine = Quarantine()
 
     async def deliver(self, batch: Batch) -> AsyncIterator[Delivery | Refusal]:
         """Yield what became of the batch: deliveries of it or its parts, refusals of one message.
 
-        What is not yielded is still pending; the run is then stopping.
+        What is not yielded is still pending: the run is stopping, or it is not clear yet whether
+        the message or the endpoint is to blame. A later call, or `judge`, yields it then.
         """
-        accepted_before = self._tally.requests_accepted
-        outcome = await self._send(batch, accepted_before)
+        outcome = await self._send(batch, None)
         if isinstance(outcome, Delivery):
             yield outcome
         elif outcome is not None:
-            if self._tally.requests_accepted:
-                async for part_outcome in self._isolate(outcome, accepted_before):
-                    yield part_outcome
-            else:
-                # Nothing was ever accepted, so the fault may be ours: one batch finds out.
-                async with self._probing:
-                    async for part_outcome in self._isolate(outcome, accepted_before):
-                        yield part_outcome
+            async for part_outcome in self._isolate(outcome):
+                yield part_outcome
+        if self.keeps_back and not self._quarantine.is_suspicious:
+            async for late_outcome in self._release():
+                yield late_outcome
 
-    async def _isolate(
-        self, refusal: Refusal, accepted_before: int
-    ) -> AsyncIterator[Delivery | Refusal]:
-        """Split a refused batch until the guilty are alone, part after part in source order."""
-        last = refusal
+    @property
+    def keeps_back(self) -> bool:
+        """Refusals are kept back that only `judge` may decide, when nothing else is under way."""
+        return not self._quarantine.is_empty
+
+    async def judge(self) -> AsyncIterator[Delivery | Refusal]:
+        """Decide on what is kept back, now that no request is left that could show more."""
+        if not self._tally.requests_accepted or 403 in self._quarantine.statuses():
+            self._stop_systemic()
+        while self.keeps_back and not self._stopping.is_sending_over:
+            async for outcome in self._release():
+                yield outcome
+
+    async def _isolate(self, refusal: Refusal) -> AsyncIterator[Delivery | Refusal]:
+        """Split a refused batch until the guilty are alone, part after part in source order.
+
+        A message counts as guilty when a request is accepted after its refusal. While none is,
+        the endpoint may be to blame: then one batch alone finds out, and the others are kept back.
+        """
+        tally, quarantine = self._tally, self._quarantine
+        accepted_before = accepted_lately = tally.requests_accepted
+        refused_in_a_row = 1
         held = [refusal] if len(refusal.batch) == 1 else []
         parts = [] if held else self._split(refusal.batch)
-        while parts:
-            part = parts.pop()
-            outcome = await self._send(part, accepted_before)
-            if outcome is None:
+        async with AsyncExitStack() as alone:
+            while parts:
+                if tally.requests_accepted > accepted_lately:
+                    accepted_lately, refused_in_a_row = tally.requests_accepted, 0
+                    while held:
+                        yield held.pop(0)
+                if refused_in_a_row == DOUBTFUL_REFUSALS:
+                    await alone.enter_async_context(self._probing)
+                    if quarantine.is_suspicious:
+                        quarantine.keep(held, [replace(refusal, batch=part) for part in parts])
+                        self._stop_if_systemic()
+                        return
+                part = parts.pop()
+                outcome = await self._send(part, accepted_before)
+                if outcome is None:
+                    return
+                if isinstance(outcome, Delivery):
+                    yield outcome
+                    continue
+                refused_in_a_row += 1
+                if len(part) > 1:
+                    parts.extend(self._split(part))
+                else:
+                    held.append(outcome)
+            if held and tally.requests_accepted == accepted_lately:
+                quarantine.keep(held, [])
+                self._stop_if_systemic()
                 return
-            if isinstance(outcome, Delivery):
-                yield outcome
-            elif len(part) > 1:
-                last = outcome
-                parts.extend(self._split(part))
-            else:
-                held.append(outcome)
-            while held and self._tally.requests_accepted:
-                yield held.pop(0)
-        if held:
-            await self._others_answered()
-        while held and self._tally.requests_accepted:
-            yield held.pop(0)
-        if held:
-            self._stop(
-                f"the endpoint refused every message of a whole batch ({len(held)}), and accepted "
-                f"none before: {last.detail}"
-            )
+        for late in held:
+            yield late
 
-    async def _others_answered(self) -> None:
-        """Wait until a request is accepted, or none is under way that could be."""
-        while self._tally.in_flight and not self._tally.requests_accepted:
-            await self._answered.wait()
+    async def _release(self) -> AsyncIterator[Delivery | Refusal]:
+        """Yield what was kept back: it is about the messages after all."""
+        singles, batches = self._quarantine.release()
+        for refusal in singles:
+            yield refusal
+        for refusal in batches:
+            async for outcome in self._isolate(refusal):
+                yield outcome
+
+    def _stop_if_systemic(self) -> None:
+        """End the run when the endpoint refuses everything.
+
+        One lane that never had a success, while others had, is that lane's own trouble: its store
+        may be unknown to the bridge.
+        """
+        if not self._quarantine.is_systemic:
+            return
+        lanes = self._quarantine.lanes()
+        is_one_bad_lane = len(lanes) == 1 and not any(
+            self._tally.lanes[lane].delivered for lane in lanes if lane in self._tally.lanes
+        )
+        if self._tally.requests_accepted and is_one_bad_lane:
+            self._quarantine.accepted()
+        else:
+            self._stop_systemic()
+
+    def _stop_systemic(self) -> None:
+        details = self._quarantine.details()
+        before = " since the last success" if self._tally.requests_accepted else ""
+        self._stop(f"the endpoint refuses every message{before}: {details[-1]}")
 
     def _split(self, batch: Batch) -> list[Batch]:
         """The parts of a refused batch, the first of them last."""
@@ -222,14 +263,15 @@ class Sender:
             part.body = self._route.body_of(part)
         return parts[::-1]
 
-    async def _send(self, batch: Batch, accepted_before: int) -> Delivery | Refusal | None:
+    async def _send(self, batch: Batch, accepted_before: int | None) -> Delivery | Refusal | None:
         """Send one batch until there is a verdict; None when the run is stopping.
 
         When attempts run out, the batch is to blame if requests were accepted since
-        `accepted_before`, and otherwise the endpoint.
+        `accepted_before`, by default since its last attempt but one; otherwise the endpoint is.
         """
         tally = self._tally
         attempt = 0
+        accepted_at_last_failure = 0
         while True:
             attempt += 1
             if self._limiter is not None:
@@ -243,6 +285,7 @@ class Sender:
                 verdict = verdict_of(answer, had_success=tally.requests_accepted > 0)
                 if verdict is Verdict.DELIVERED:
                     tally.requests_accepted += 1
+                    self._quarantine.accepted()
                     tally.latency.add(latency_s)
                     accepted_at_ms = date_ms(answer.date) or int(self._now_s() * 1000)
                     return Delivery(batch, accepted_at_ms, latency_s)
@@ -259,10 +302,12 @@ class Sender:
             delay_s = self._policy.delay_s(attempt, asked_wait_s, self._rng)
             self._log_retry(batch, attempt, detail, delay_s)
             if delay_s is None:
-                if tally.requests_accepted > accepted_before:
+                since = accepted_at_last_failure if accepted_before is None else accepted_before
+                if tally.requests_accepted > since:
                     return Refusal(batch, "retries_exhausted", detail, status, attempt)
                 self._stop(f"no request succeeded in {attempt} attempts: {detail}")
                 return None
+            accepted_at_last_failure = tally.requests_accepted
             if not await self._stopping.sleep(delay_s):
                 return None
             tally.requests_retried += 1
@@ -292,8 +337,6 @@ class Sender:
             )
         finally:
             tally.in_flight -= 1
-            self._answered.set()
-            self._answered = anyio.Event()
         latency_s = time.perf_counter() - started_s
         if isinstance(answer, Failure):
             tally.failures_by_kind[answer.kind] += 1

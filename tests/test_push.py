@@ -265,6 +265,105 @@ async def test_a_403_after_success_is_about_the_message(endpoint: Endpoint, tmp_
     assert (report.messages.delivered, report.messages.rejected) == (599, 1)
 
 
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_an_endpoint_that_begins_to_refuse_everything_stops_the_run(
+    endpoint: Endpoint, tmp_path: Path, status: int
+) -> None:
+    """A revoked token or changed settings are no reason to reject good messages."""
+
+    async def refuse_after_ten(request: Request) -> web.StreamResponse:
+        return await accept(request) if request.number < 10 else refuse(status, "no more")
+
+    endpoint.answer = refuse_after_ten
+    lines = [line(number, store=f"s{number % 3}") for number in range(20_000)]
+    report = await push(written(tmp_path / "in", lines), settings_for(endpoint, tmp_path))
+    assert (report.outcome, report.exit_code) == ("stopped", 3)
+    assert report.messages.delivered == 2_000
+    assert report.messages.rejected == 0
+    assert report.reason
+    assert "no more" in report.reason
+    assert len(endpoint.requests) < 10 + 400
+    assert is_conserved(report)
+    assert not (tmp_path / "dead.ndjson").exists()
+
+
+async def test_a_bad_first_message_on_a_quiet_pipe_costs_one_message(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    async def dislike_one(request: Request) -> web.StreamResponse:
+        return refuse() if "id0" in request.ids else await accept(request)
+
+    endpoint.answer = dislike_one
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reports: list[Report] = []
+    pipeline = Pipeline(open_source([pipe]), settings_for(endpoint, tmp_path, linger_s=0.05))
+
+    async def run() -> None:
+        reports.append(await pipeline.run())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        descriptor = await asyncio.to_thread(os.open, pipe, os.O_WRONLY)
+        os.write(descriptor, (json.dumps(line(0)) + "\n").encode())
+        await until(lambda: len(endpoint.requests) == 1 and endpoint.in_flight == 0)
+        again = line(0, changedAt=1_700_000_000_000)
+        for entry in (line(1), again, line(2)):
+            os.write(descriptor, (json.dumps(entry) + "\n").encode())
+        await until(lambda: len(endpoint.accepted) >= 1)
+        os.close(descriptor)
+    (report,) = reports
+    assert (report.messages.delivered, report.messages.rejected) == (2, 2)
+    assert report.exit_code == 1
+
+
+async def test_only_bad_messages_leave_everything_pending(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    async def refuse_all(request: Request) -> web.StreamResponse:
+        del request
+        return refuse()
+
+    endpoint.answer = refuse_all
+    report = await push(written(tmp_path / "in", [line(1)]), settings_for(endpoint, tmp_path))
+    assert (report.outcome, report.messages.pending) == ("stopped", 1)
+
+
+@pytest.mark.parametrize("concurrency", [1, 16])
+@pytest.mark.parametrize("bad_first", [True, False])
+async def test_a_refused_store_among_good_ones_costs_its_own_messages(
+    endpoint: Endpoint, tmp_path: Path, concurrency: int, *, bad_first: bool
+) -> None:
+    async def know_no_bad_store(request: Request) -> web.StreamResponse:
+        return refuse(400, "unknown store") if request.lane[0] == "bad" else await accept(request)
+
+    endpoint.answer = know_no_bad_store
+    bad = [line(number, store="bad") for number in range(300)]
+    good = [line(number, store=f"s{number % 5}") for number in range(1_000)]
+    lines = bad + good if bad_first else good + bad
+    report = await push(
+        written(tmp_path / "in", lines), settings_for(endpoint, tmp_path, concurrency=concurrency)
+    )
+    assert report.messages.delivered == 1_000
+    assert report.rejected == {"refused": 300}
+
+
+async def test_an_outage_rejects_nothing(endpoint: Endpoint, tmp_path: Path) -> None:
+    async def break_down(request: Request) -> web.StreamResponse:
+        await asyncio.sleep(0.01 + request.number % 3 * 0.01)
+        return await accept(request) if request.number < 60 else web.Response(status=503)
+
+    endpoint.answer = break_down
+    lines = [line(number) for number in range(2_000)]
+    report = await push(
+        written(tmp_path / "in", lines),
+        settings_for(endpoint, tmp_path, batch_size=1, max_attempts=3),
+    )
+    assert (report.outcome, report.exit_code) == ("stopped", 3)
+    assert report.messages.rejected == 0
+    assert report.messages.delivered == len(endpoint.delivered)
+
+
 async def test_a_batch_that_keeps_failing_while_others_succeed_is_isolated(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:

@@ -78,7 +78,7 @@ def test_the_pipe_of_the_readme_delivers_the_line_of_the_readme(tmp_path: Path, 
     with running_bridge(port, settings, stores):
         done = run_block(blocks("sh")[0].replace("8080", str(port)), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "delivered: 1 of 1 message " in done.stderr
+    assert "delivered: 1 of 1 message delivered " in done.stderr
 
 
 def test_the_commands_of_the_readme_run(tmp_path: Path, port: int) -> None:
@@ -97,7 +97,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, port: int) -> None:
     done = run_block("\n".join(script), tmp_path)
     assert done.returncode == 0, done.stderr
     assert '"delivered": 4059' in done.stdout
-    assert done.stderr.count("delivered: 4,059 of 4,059 messages") == 2
+    assert done.stderr.count("delivered: 4,059 of 4,059 messages delivered") == 2
 
 
 def test_the_example_of_the_library_runs(tmp_path: Path, port: int) -> None:

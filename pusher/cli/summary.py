@@ -12,7 +12,7 @@ def summary(report: Report) -> str:
     messages, requests = report.messages, report.requests
     facts = (
         f"{report.outcome}: {messages.delivered:,} of {_plural(messages.read, 'message')} "
-        f"in {_duration(report.elapsed_s)} ({report.messages_per_s:,.0f}/s)"
+        f"delivered in {_duration(report.elapsed_s)} ({report.messages_per_s:,.0f}/s)"
     )
     counts = f"{_plural(requests.sent, 'request')}, {_plural(report.lanes_total, 'lane')}"
     lines = [f"{facts}, {counts}"]
