@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 import orjson
 
-from pusher.errors import BridgeApiError, EndpointError
+from pusher.errors import BridgeApiError, EndpointError, UsageError
 from pusher.model import Answer, Failure, Lane, Transport, Verdict
 from pusher.protocol import (
     API_ROOT,
@@ -135,6 +135,7 @@ class BridgeClient:
 
     async def get_store(self, store_id: str) -> Json:
         """Get a store ("Get a store")."""
+        _check_id(store_id)
         return await self._json("GET", f"/stores/{quote(store_id, safe='')}")
 
     async def put_store(self, store: Json) -> Json:
@@ -143,6 +144,7 @@ class BridgeClient:
 
     async def delete_store(self, store_id: str) -> None:
         """Delete a store; the data of its objects stays ("Delete a store")."""
+        _check_id(store_id)
         await self._call("DELETE", f"/stores/{quote(store_id, safe='')}")
 
     async def put_messages(self, lane: Lane, messages: Sequence[Json]) -> None:
@@ -270,7 +272,7 @@ class BridgeClient:
                 yield error
             left = None if left is None else left - len(new)
             has_next = page.paging is not None and "next" in page.paging
-            if not keys or (len(keys) < wanted and not has_next) or keys[-1] in last_page:
+            if not keys or (len(keys) < wanted and not has_next) or frozenset(keys) == last_page:
                 return
             offset += len(keys)
             last_page = frozenset(keys)
@@ -321,6 +323,12 @@ class BridgeClient:
         if answer.status == 401 and self._refresher is not None and self._refresher.trouble:
             text += f" (the token could not be refreshed: {self._refresher.trouble})"
         return BridgeApiError(text, status=answer.status, correlation_id=correlation_id)
+
+
+def _check_id(store_id: str) -> None:
+    """Without an id the address would be that of all stores."""
+    if not store_id:
+        raise UsageError("a store's id must not be empty")
 
 
 def _settings_query(app_id: int | None, show_provided: bool) -> str:  # noqa: FBT001

@@ -103,6 +103,7 @@ class _ImportErrand:
 
     method = "POST"
     path = IMPORT_PAGE_PATH
+    lanes_fail_alone = False  # An import is taken, or refused, as a whole.
 
     def __init__(self, order: ImportOrder, state: ImportState) -> None:
         self._order = order

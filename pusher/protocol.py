@@ -38,6 +38,7 @@ __all__ = [
     "error_text",
     "errors_query",
     "failure_in",
+    "printable",
     "retry_after_s",
     "status_paths",
     "verdict_of",
@@ -196,6 +197,13 @@ def date_ms(date: str | None) -> int | None:
         return None
 
 
+def printable(text: str) -> str:
+    """Text from elsewhere as it may be shown on a terminal: it can neither style nor steer it."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def error_text(answer: Answer) -> str:
     """One line that says what the endpoint complains of; HubSpot's `message` where there is one."""
     try:
@@ -208,7 +216,7 @@ def error_text(answer: Answer) -> str:
         text = "an HTML page"
     else:
         text = answer.body[:200].decode("utf-8", "replace")
-    text = " ".join(text.split())[:300]
+    text = printable(" ".join(text.split())[:300])
     return f"HTTP {answer.status}: {text}" if text else f"HTTP {answer.status}"
 
 

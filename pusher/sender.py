@@ -64,6 +64,11 @@ class Route(Protocol):
         """The request's path."""
         ...
 
+    @property
+    def lanes_fail_alone(self) -> bool:
+        """A lane may be refused while the endpoint is in order: its store may be unknown."""
+        ...
+
     def body_of(self, batch: Batch) -> bytes:
         """Encode a batch that has no body yet."""
         ...
@@ -75,6 +80,7 @@ class SyncRoute:
 
     method: str = "PUT"
     path: str = MESSAGES_PATH
+    lanes_fail_alone: bool = True
 
     def body_of(self, batch: Batch) -> bytes:
         """Encode a batch as `PUT /sync/messages` wants it."""
@@ -234,11 +240,11 @@ class Sender:
         """
         if not self._quarantine.is_systemic:
             return
-        lanes = self._quarantine.lanes()
+        lanes, tallies = self._quarantine.lanes(), self._tally.lanes
         is_one_bad_lane = len(lanes) == 1 and not any(
-            self._tally.lanes[lane].delivered for lane in lanes if lane in self._tally.lanes
+            tallies[lane].delivered for lane in lanes & tallies.keys()
         )
-        if self._tally.requests_accepted and is_one_bad_lane:
+        if self._route.lanes_fail_alone and self._tally.requests_accepted and is_one_bad_lane:
             self._quarantine.accepted()
         else:
             self._stop_systemic()

@@ -92,6 +92,8 @@ class Webhook:
             await self._runner.cleanup()
 
     async def _serve(self, request: web.Request) -> web.Response:
+        if "Sec-Fetch-Site" in request.headers or "Origin" in request.headers:
+            return _refusal(403, "the webhook is not for browsers")
         body = await request.read()
         if not self._is_signed(request, body):
             _log.warning("a request to the webhook was refused: it is not signed as it should be")

@@ -442,3 +442,12 @@ async def test_an_error_on_a_later_page_is_raised_after_what_came_before() -> No
     assert [(await anext(errors)).external_object_id for _ in range(200)][-1] == "199"
     with pytest.raises(BridgeApiError, match="oh"):
         await anext(errors)
+
+
+@pytest.mark.parametrize("method", ["get_store", "delete_store"])
+async def test_a_store_without_an_id_is_not_asked_for(method: str) -> None:
+    """Its address would be that of all stores."""
+    client, script = client_of()
+    with pytest.raises(UsageError, match="empty"):
+        await getattr(client, method)("")
+    assert not script.asked

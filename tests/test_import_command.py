@@ -286,6 +286,40 @@ async def test_what_is_no_import_request_is_refused(endpoint: Endpoint, tmp_path
         assert (await command.end()).code == 0
 
 
+@pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site"])
+async def test_a_web_page_cannot_begin_an_import(
+    header: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    source = written(tmp_path, things(3))
+    async with importing(source, endpoint.url, "--token", "t0k", cwd=tmp_path) as command:
+        body = {"portalId": 1, "storeId": "s1", "importStartedAt": 1, "settingsToImport": SETTINGS}
+        code, _ = await command.post(json.dumps(body).encode(), **{header: "https://evil.example"})
+        assert code == 403
+        assert (await command.ask())[0] == 200
+        done = await command.end()
+    assert done.code == 0
+
+
+async def test_an_import_that_is_cancelled_under_way_stops_and_rejects_nothing(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    async def cancel_after_three(request: Request) -> web.StreamResponse:
+        if request.number < 3:
+            return await accept(request)
+        return refuse(400, "the import is CANCELLED")
+
+    endpoint.answer = cancel_after_three
+    source = written(tmp_path, things(300), things(2_000, "CONTACT"), things(2_000, "PRODUCT"))
+    options = ("--token", "t0k", "--concurrency", "2")
+    async with importing(source, endpoint.url, *options, cwd=tmp_path) as command:
+        assert (await command.ask())[0] == 200
+        done = await command.end()
+    assert done.code == 3
+    assert "CANCELLED" in done.err
+    assert letters_in(tmp_path) == []
+    assert len(endpoint.requests) < 500
+
+
 async def test_an_import_that_cannot_be_noted_is_not_begun() -> None:
     def full(asked: ImportRequest) -> dict[str, int]:
         del asked

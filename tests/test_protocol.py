@@ -351,3 +351,10 @@ def test_times_are_numbers_or_digit_strings(value: int | str | None, expected: i
 
 def test_an_absurdly_long_time_does_not_raise() -> None:
     as_ms("9" * 5_000)
+
+
+def test_what_the_endpoint_says_cannot_steer_a_terminal() -> None:
+    body = b'{"message": "bad \\u001b[31mred\\u001b]0;owned\\u0007 caf\\u00e9"}'
+    text = error_text(Answer(400, body))
+    assert text.isprintable()
+    assert text == "HTTP 400: bad \\x1b[31mred\\x1b]0;owned\\x07 café"

@@ -82,7 +82,7 @@ def application_options(command: Command) -> Command:
         (
             option(
                 "--app-id",
-                type=click.IntRange(min=0),
+                type=click.IntRange(min=1),
                 metavar="N",
                 help="The application; it goes with the developer's key.",
             ),

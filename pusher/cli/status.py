@@ -71,17 +71,16 @@ def command(
         if status is not None or is_json:
             printed(_status_json(status))
         sys.exit(4)
-    from pusher.protocol import failure_in  # noqa: PLC0415
+    from pusher.protocol import failure_in, printable  # noqa: PLC0415
 
     failure = failure_in(status)
     if is_json or not sys.stdout.isatty():
         printed(_status_json(status))
     else:
-        printed(
-            f"{object_type} {external_id} of {store_id}: HubSpot id {status.hubspot_id}\n".encode()
-        )
+        text = f"{object_type} {external_id} of {store_id}: HubSpot id {status.hubspot_id}"
+        printed(f"{printable(text)}\n".encode())
     if failure is not None:
-        click.echo(f"failed: {failure.type}: {failure.details}", err=True)
+        click.echo(printable(f"failed: {failure.type}: {failure.details}"), err=True)
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pusher.protocol import printable
 from pusher.report import Confirmation, Report
 
 __all__ = ["summary"]
@@ -55,14 +56,16 @@ def _confirmation(confirmation: Confirmation) -> list[str]:
     bound = confirmation.failure_rate_upper_bound_95
     if bound is not None:
         lines.append(f"  at most {bound:.2%} of all messages failed (95 % upper bound)")
-    lines.extend(
-        f"  {example['object_type']} {example['external_object_id']} of {example['store_id']}: "
-        f"{example['type']}: {example['details']}"
-        for example in confirmation.examples[:3]
-    )
+    for example in confirmation.examples[:3]:
+        name = f"{example['object_type']} {example['external_object_id']} of {example['store_id']}"
+        lines.append(f"  {printable(name + ': ' + str(example['type']))}: {_details(example)}")
     if confirmation.detail:
         lines.append(f"  {confirmation.detail}")
     return lines
+
+
+def _details(example: dict[str, str | None]) -> str:
+    return printable(example["details"] or "")
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:

@@ -19,16 +19,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    from pusher.protocol import printable  # noqa: PLC0415
+
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for heading in headings:
         shown.add_column(heading, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(_printable(value)) for value in row))
+        shown.add_row(*(Text("" if value is None else printable(str(value))) for value in row))
     Console().print(shown)
-
-
-def _printable(value: object) -> str:
-    text = "" if value is None else str(value)
-    return "".join(
-        character if character.isprintable() else repr(character)[1:-1] for character in text
-    )
