@@ -44,18 +44,7 @@ from pusher.model import (
 )
 from pusher.progress import Watched
 from pusher.protocol import encode_messages
-from pusher.report import (
-    Bytes,
-    InFlight,
-    Messages,
-    PhaseReport,
-    Report,
-    confirmation_of,
-    lanes_of,
-    latency_of,
-    outcome_of,
-    requests_of,
-)
+from pusher.report import PhaseReport, Report, compose_report
 from pusher.retrying import RetryPolicy
 from pusher.sampling import Sample
 from pusher.sender import Errand, Sender
@@ -546,41 +535,18 @@ class Pipeline:
             raise AssertionError(f"{tally.read} messages were read, but {accounted} accounted for")
         if pending and self.stopping.halt is None:
             raise AssertionError(f"{pending} messages are pending, but nothing stopped the run")
-        confirmation = confirmation_of(self._sample, trouble)
-        outcome, exit_code = outcome_of(
-            self.stopping.halt,
-            is_complete=self._is_complete,
-            rejected=tally.rejected,
-            failed=confirmation.failed,
-            unconfirmed=confirmation.unconfirmed,
-        )
-        halt = None if self._is_complete else self.stopping.halt
-        return Report(
-            outcome=outcome,
-            exit_code=exit_code,
-            reason=halt.reason if halt else None,
+        return compose_report(
             run_id=self.run_id,
-            messages=Messages(
-                read=tally.read,
-                delivered=tally.delivered,
-                rejected=tally.rejected,
-                skipped=tally.skipped,
-                pending=pending,
-                resumed=tally.resumed,
-            ),
-            skipped=dict(tally.skipped_by_reason),
-            rejected=dict(tally.rejected_by_reason),
-            requests=requests_of(tally),
-            bytes=Bytes(read=self.source.read_bytes, sent=tally.bytes_sent),
-            elapsed_s=round(time.monotonic() - self._started_s, 3),
-            messages_per_s=round(tally.delivered / pushed_s, 1) if pushed_s else 0.0,
-            latency_ms=latency_of(tally),
-            in_flight=InFlight(max=tally.in_flight_max, limit=self._settings.concurrency),
-            lanes=lanes_of(tally),
-            lanes_total=len(tally.lanes),
-            confirmation=confirmation,
+            tally=tally,
+            pending=pending,
+            sample=self._sample,
+            trouble=trouble,
+            halt=None if self._is_complete else self.stopping.halt,
+            bytes_read=self.source.read_bytes,
+            elapsed_s=time.monotonic() - self._started_s,
+            pushed_s=pushed_s,
+            in_flight_limit=self._settings.concurrency,
             phases=self._phases,
             warnings=self._warnings,
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
-            checkpoint=None,
         )

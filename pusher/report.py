@@ -21,6 +21,7 @@ __all__ = [
     "PhaseReport",
     "Report",
     "Requests",
+    "compose_report",
     "confirmation_of",
     "lanes_of",
     "latency_of",
@@ -241,3 +242,75 @@ def lanes_of(tally: Tally) -> list[LaneReport]:
     ]
     lanes.sort(key=lambda lane: (-lane.delivered - lane.rejected, lane.store_id, lane.object_type))
     return lanes[:LANES_MAX]
+
+
+def compose_report(
+    *,
+    run_id: str,
+    tally: Tally,
+    pending: int,
+    sample: Sample,
+    trouble: str | None,
+    halt: Halt | None,
+    bytes_read: int,
+    elapsed_s: float,
+    pushed_s: float,
+    in_flight_limit: int,
+    phases: list[PhaseReport],
+    warnings: list[str],
+    dead_letters: str | None,
+) -> Report:
+    """Put the report of a run together.
+
+    Args:
+        run_id: of the run.
+        tally: its counters.
+        pending: messages that were read and are not settled.
+        sample: what was to be confirmed.
+        trouble: why nothing can be confirmed, where the endpoint does not show it.
+        halt: why the run ended before its input did.
+        bytes_read: input bytes.
+        elapsed_s: of the whole run.
+        pushed_s: until the last message was settled.
+        in_flight_limit: requests in flight at most.
+        phases: what became of each.
+        warnings: as they were logged.
+        dead_letters: the file of the dead letters, where any were written.
+    """
+    confirmation = confirmation_of(sample, trouble)
+    outcome, exit_code = outcome_of(
+        halt,
+        is_complete=halt is None,
+        rejected=tally.rejected,
+        failed=confirmation.failed,
+        unconfirmed=confirmation.unconfirmed,
+    )
+    return Report(
+        outcome=outcome,
+        exit_code=exit_code,
+        reason=halt.reason if halt else None,
+        run_id=run_id,
+        messages=Messages(
+            read=tally.read,
+            delivered=tally.delivered,
+            rejected=tally.rejected,
+            skipped=tally.skipped,
+            pending=pending,
+            resumed=tally.resumed,
+        ),
+        skipped=dict(tally.skipped_by_reason),
+        rejected=dict(tally.rejected_by_reason),
+        requests=requests_of(tally),
+        bytes=Bytes(read=bytes_read, sent=tally.bytes_sent),
+        elapsed_s=round(elapsed_s, 3),
+        messages_per_s=round(tally.delivered / pushed_s, 1) if pushed_s else 0.0,
+        latency_ms=latency_of(tally),
+        in_flight=InFlight(max=tally.in_flight_max, limit=in_flight_limit),
+        lanes=lanes_of(tally),
+        lanes_total=len(tally.lanes),
+        confirmation=confirmation,
+        phases=phases,
+        warnings=warnings,
+        dead_letters=dead_letters,
+        checkpoint=None,
+    )
