@@ -303,7 +303,7 @@ async def test_in_a_real_terminal_the_bar_is_there_while_it_runs_and_gone_afterw
     assert "pushing" in bar
     rows = [row for row in after.splitlines() if row.strip()]
     assert rows[0] == "ready> . ./script"
-    assert rows[1].startswith("delivered: 1,200 of 1,200 messages in ")
+    assert rows[1].startswith("delivered: 1,200 of 1,200 messages delivered in ")
     assert rows[2].strip().endswith("sampled objects confirmed")
     assert rows[3].strip().startswith("at most ")
     assert rows[4] == "code=0"
