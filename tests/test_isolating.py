@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pusher.isolating import split
-from pusher.model import Batch, Lane, SyncMessage, origin_of
+from pusher.isolating import Quarantine, split
+from pusher.model import Batch, Lane, Refusal, SyncMessage, origin_of
 
 
 def batch_of(count: int) -> Batch:
@@ -74,3 +74,40 @@ def test_all_the_guilty_are_found_and_nobody_else(count: int, data: st.DataObjec
     guilty = data.draw(st.sets(st.integers(0, count - 1)))
     _, alone = requests_to_isolate(batch_of(count), guilty)
     assert alone == sorted(guilty)
+
+
+def refusal_of(number: int, store: str = "s") -> Refusal:
+    message = SyncMessage(external_object_id=str(number))
+    batch = Batch(Lane(store, "DEAL"), [message], [number])
+    return Refusal(batch, "refused", f"no {number}", 400, 1)
+
+
+def test_what_is_kept_back_comes_out_whole_and_in_order() -> None:
+    quarantine = Quarantine()
+    quarantine.keep([refusal_of(1), refusal_of(2)], [refusal_of(4), refusal_of(3)])
+    assert not quarantine.is_empty
+    assert quarantine.lanes() == {Lane("s", "DEAL")}
+    singles, batches = quarantine.release()
+    assert [refusal.detail for refusal in singles] == ["no 1", "no 2"]
+    assert [refusal.detail for refusal in batches] == ["no 3", "no 4"]  # The stack's top is last.
+    assert quarantine.is_empty
+    assert not quarantine.is_suspicious
+
+
+def test_three_batches_refused_in_a_row_are_the_endpoints_doing() -> None:
+    quarantine = Quarantine()
+    seen = []
+    for number in range(3):
+        quarantine.keep([refusal_of(number)], [])
+        seen.append((quarantine.is_suspicious, quarantine.is_systemic))
+    assert seen == [(True, False), (True, False), (True, True)]
+
+
+def test_an_acceptance_between_refusals_clears_the_endpoint() -> None:
+    quarantine = Quarantine()
+    for number in range(10):
+        quarantine.keep([refusal_of(number)], [])
+        quarantine.accepted()
+        assert not quarantine.is_suspicious
+    assert not quarantine.is_systemic
+    assert len(quarantine.release()[0]) == 10
