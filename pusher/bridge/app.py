@@ -13,6 +13,7 @@ from aiohttp import web
 
 from pusher.bridge import endpoints, import_endpoints, management, openapi
 from pusher.bridge.auth import Gate
+from pusher.bridge.browsers import refuse_foreign_pages
 from pusher.bridge.console import add_console
 from pusher.bridge.endpoints import GATE, PREFIX, SERVICES, json_answer
 from pusher.bridge.failing import faults_middleware
@@ -32,8 +33,8 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
     ("DELETE", f"{PREFIX}/settings", endpoints.delete_settings),
     ("PUT", f"{PREFIX}/stores", endpoints.put_store),
     ("GET", f"{PREFIX}/stores", endpoints.get_stores),
-    ("GET", f"{PREFIX}/stores/{{storeId}}", endpoints.get_store),
-    ("DELETE", f"{PREFIX}/stores/{{storeId}}", endpoints.delete_store),
+    ("GET", f"{PREFIX}/stores/{{storeId:.+}}", endpoints.get_store),
+    ("DELETE", f"{PREFIX}/stores/{{storeId:.+}}", endpoints.delete_store),
     ("POST", f"{PREFIX}/imports/page", import_endpoints.post_page),
     ("POST", f"{PREFIX}/imports/end", import_endpoints.post_end),
     ("POST", "/_bridge/imports", import_endpoints.start_import),
@@ -57,7 +58,7 @@ def make_app(services: Services, gate: Gate) -> web.Application:
     faults = services.config.faults
     outermost = [faults_middleware(faults)] if faults is not None else []
     app = web.Application(
-        middlewares=[*outermost, _answer], client_max_size=services.config.max_body_bytes
+        middlewares=[*outermost, _answer, _guard], client_max_size=services.config.max_body_bytes
     )
     app[SERVICES] = services
     app[GATE] = gate
@@ -97,6 +98,14 @@ async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse
     if latency_s:
         await asyncio.sleep(latency_s)
     return answer
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Keep the pages of other sites away, before anything looks at the request."""
+    is_open = not request.app[GATE].is_enforced
+    refuse_foreign_pages(request.method, request.headers, is_open=is_open)
+    return await handler(request)
 
 
 def _refuse(refusal: RefusalError) -> web.Response:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from pusher.bridge.config import SYNC_SCOPES, Grant, Register
+from pusher.bridge.config import SYNC_SCOPES, Credentials, Grant, Register
 from pusher.bridge.validation import MAX_LONG
 
 _Id = Annotated[int, msgspec.Meta(ge=1, le=MAX_LONG)]
@@ -69,6 +69,16 @@ def read_credentials(path: Path) -> CredentialsFile:
         return _checked(content)
     except CredentialsError as error:
         raise CredentialsError(f"{path}: {error}") from None
+
+
+def check_added(one: Credentials, app_id: int, register: Register) -> None:
+    """Raise CredentialsError when a file's `register` holds already what is to be added to it."""
+    added = [secret for secret in (one.token, one.api_key, one.developer_key) if secret is not None]
+    listed = {*register.tokens, *register.api_keys, *register.developer_keys}
+    if len(set(added)) < len(added) or not listed.isdisjoint(added):
+        raise CredentialsError("a token or key is listed twice among the file and the flags")
+    if one.client_secret is not None and app_id in register.client_secrets:
+        raise CredentialsError(f"the client secret of application {app_id} is listed twice")
 
 
 def _checked(content: _File) -> CredentialsFile:

@@ -214,10 +214,19 @@ async def put_store(request: web.Request) -> web.Response:
     return json_answer(store)
 
 
+def _store_path(raw_path: str) -> str:
+    # As in the path of a status: slashes belong to the id, but for one at the very end.
+    tail = raw_path.split("/", PREFIX.count("/") + 2)[-1].removesuffix("/")
+    try:
+        return unquote(tail, errors="strict")
+    except UnicodeDecodeError as error:
+        raise invalid("The path is not UTF-8", Problem("is not UTF-8", "storeId")) from error
+
+
 async def get_store(request: web.Request) -> web.Response:
     """One store."""
     admit(request, Realm.ACCOUNT)
-    store_id = request.match_info["storeId"]
+    store_id = _store_path(request.rel_url.raw_path)
     store = request.app[SERVICES].account.store(store_id)
     if store is None:
         raise not_found(f"There is no store {store_id!r}")
@@ -234,7 +243,7 @@ async def delete_store(request: web.Request) -> web.Response:
     """Delete a store; what was synced from it stays."""
     admit(request, Realm.ACCOUNT)
     services = request.app[SERVICES]
-    store_id = request.match_info["storeId"]
+    store_id = _store_path(request.rel_url.raw_path)
     if not await services.change(partial(services.account.delete_store, store_id)):
         raise not_found(f"There is no store {store_id!r}")
     return web.Response(status=204)

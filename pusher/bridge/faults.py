@@ -16,6 +16,7 @@ from typing import Final
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s)", re.ASCII)
 _SHARE: Final = re.compile(r"\d+(\.\d+)?%", re.ASCII)
 _WHOLE: Final = 100.0
+_MAX_S: Final = 86_400.0  # A date must still be one, and a request end at some time.
 
 
 class FaultKind(enum.Enum):
@@ -103,18 +104,18 @@ def parse_faults(text: str) -> FaultPlan:
             raise FaultPlanError(f"{part.strip()!r} is not NAME=VALUE, or its name comes twice")
         seen.add(name)
         if name in kinds:
-            rate, _, duration = value.partition(":")
+            rate, has_duration, duration = value.partition(":")
             rates[kinds[name]] = _percent(name, rate)
-            if duration and name != "slow":
+            if has_duration and name != "slow":
                 raise FaultPlanError(f"{name} takes no duration")
-            if duration:
+            if has_duration:
                 options["slow_s"] = _seconds(duration)
         elif name == "seed":
             options["seed"] = _seed(value)
         elif name == "retry-after":
-            form, _, duration = value.partition(":")
+            form, has_duration, duration = value.partition(":")
             options["retry_after"] = _retry_after(form)
-            if duration:
+            if has_duration:
                 options["retry_after_s"] = _seconds(duration)
         else:
             known = ", ".join([*kinds, "seed", "retry-after"])
@@ -136,12 +137,15 @@ def _seconds(text: str) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
         raise FaultPlanError(f"{text!r} is not a duration such as 500ms or 2s")
-    return float(match[1]) * (0.001 if match[2] == "ms" else 1.0)
+    seconds = float(match[1]) * (0.001 if match[2] == "ms" else 1.0)
+    if seconds > _MAX_S:
+        raise FaultPlanError(f"{text!r} is longer than a day, {_MAX_S:.0f}s")
+    return seconds
 
 
 def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise FaultPlanError(f"seed: {text!r} is not a number")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise FaultPlanError(f"seed: {text!r} is not a number of at most 18 digits")
     return int(text)
 
 

@@ -27,7 +27,7 @@ _REASONS: Final = {
     204: "Done; there is no body",
     400: "The request can never succeed as it is",
     401: "Credentials are missing or wrong",
-    403: "The caller may not do this",
+    403: "The caller may not do this, or it is a page of another site",
     404: "It does not exist",
     409: "Not in the state that the thing is in",
     413: "The body is too large",
@@ -178,9 +178,11 @@ def _settings_paths() -> dict[str, Schema]:
         },
         f"{PREFIX}/stores/{{storeId}}": {
             "get": _operation(
-                "One store", "getStore", (200, 404), schema="Store", parameters=(_STORE,)
+                "One store", "getStore", (200, 400, 404), schema="Store", parameters=(_STORE,)
             ),
-            "delete": _operation("Delete a store", "deleteStore", (204, 404), parameters=(_STORE,)),
+            "delete": _operation(
+                "Delete a store", "deleteStore", (204, 400, 404), parameters=(_STORE,)
+            ),
         },
     }
 

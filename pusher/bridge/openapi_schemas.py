@@ -149,13 +149,17 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "webhookUri": nullable(TEXT),
             "mappings": _loose_map(
                 some_types(
-                    taken(
-                        {},
-                        {
-                            "properties": array(
-                                taken(_MAPPING_FIELDS, {"dataType": nullable(_DATA_TYPES)})
-                            )
-                        },
+                    _loose_map(
+                        taken(
+                            {},
+                            {
+                                "properties": nullable(
+                                    array(
+                                        taken(_MAPPING_FIELDS, {"dataType": nullable(_DATA_TYPES)})
+                                    )
+                                )
+                            },
+                        )
                     )
                 )
             ),

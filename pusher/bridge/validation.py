@@ -123,13 +123,24 @@ class Settings(msgspec.Struct, rename="camel"):
 
     enabled: bool
     webhook_uri: str | None = None
-    mappings: dict[ObjectType, TypeMappings] | list[Any] | None = None
+    mappings: dict[ObjectType, TypeMappings] = {}
 
     def of(self, object_type: ObjectType) -> list[PropertyMapping]:
         """The mappings of one type, none when the type is not named."""
-        if not isinstance(self.mappings, dict) or object_type not in self.mappings:
-            return []
-        return self.mappings[object_type].properties
+        of_type = self.mappings.get(object_type)
+        return [] if of_type is None else of_type.properties
+
+
+class _LooseTypeMappings(msgspec.Struct):
+    properties: list[PropertyMapping] | None = None
+
+
+class _LooseSettings(msgspec.Struct, rename="camel"):
+    """The body of PUT /settings; `Settings` is what is made of it."""
+
+    enabled: bool
+    webhook_uri: str | None = None
+    mappings: dict[ObjectType, _LooseTypeMappings | list[Any] | None] | list[Any] | None = None
 
 
 class Store(msgspec.Struct, rename="camel"):
@@ -151,6 +162,7 @@ _page_decoder: Final = msgspec.json.Decoder(ImportPage)
 _envelope_decoder: Final = msgspec.json.Decoder(_Envelope)
 # Anything that RFC 3986 allows; the reference's own adminUri has no scheme.
 _URI: Final = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+_USERINFO: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//[^/?#]*@")
 _WHERE: Final = re.compile(
     r"^(?P<message>.*?)(?: - at `(?:key` in `)?\$\.?(?P<where>.*)`)?$", re.DOTALL
 )
@@ -322,22 +334,40 @@ def _not_json(error: Exception) -> RefusalError:
 
 def decode_settings(body: bytes) -> Settings:
     """Settings as they are kept, with `mappings` a map and the provided mappings left out."""
-    settings = decode(body, Settings)
-    mappings = settings.mappings
-    if isinstance(mappings, list) and mappings:
-        raise _refused([Problem("must be a map", "mappings")])
-    settings.mappings = dict(mappings) if isinstance(mappings, dict) else {}
-    if settings.webhook_uri is not None and not _URI.fullmatch(settings.webhook_uri):
-        raise _refused([Problem("must be a URI", "webhookUri")])
-    for object_type, of_type in settings.mappings.items():
+    loose = decode(body, _LooseSettings)
+    settings = Settings(loose.enabled, _webhook_uri(loose.webhook_uri))
+    mappings = _map_or_empty(loose.mappings, "mappings")
+    for object_type, of_type in mappings.items() if mappings else ():
+        known = _map_or_empty(of_type, f"mappings.{object_type}")
         # "These required mappings are not editable": sent back, they are passed over.
-        of_type.properties = [
+        properties = [
             mapping
-            for mapping in of_type.properties
+            for mapping in (known.properties if known else None) or ()
             if mapping.hubspot_property_name not in PROVIDED_PROPERTIES
         ]
-        _check_avatars(object_type, of_type.properties)
+        _check_avatars(object_type, properties)
+        settings.mappings[object_type] = TypeMappings(properties)
     return settings
+
+
+def _map_or_empty(value: _T | list[Any] | None, where: str) -> _T | None:
+    # PHP writes an empty map as [].
+    if not isinstance(value, list):
+        return value
+    if value:
+        raise _refused([Problem("must be a map", where)])
+    return None
+
+
+def _webhook_uri(text: str | None) -> str | None:
+    if text is None or not text.strip():
+        return None
+    if not _URI.fullmatch(text):
+        raise _refused([Problem("must be a URI", "webhookUri")])
+    if _USERINFO.match(text):
+        # It would be sent as a header, and the signature is of an address that nobody sees.
+        raise _refused([Problem("must not hold a user name or password", "webhookUri")])
+    return text
 
 
 def _check_avatars(object_type: ObjectType, mappings: list[PropertyMapping]) -> None:

@@ -31,10 +31,13 @@ class _Delays(click.ParamType[dict[str, float]]):
             return dict.fromkeys(_TYPES, DURATION.convert(value, None, None))
         delays: dict[str, float] = {}
         for part in value.split(","):
-            object_type, _, duration = part.partition("=")
-            if object_type.strip() not in _TYPES:
-                raise click.BadParameter(f"{object_type!r} is not one of {', '.join(_TYPES)}")
-            delays[object_type.strip()] = DURATION.convert(duration, None, None)
+            name, _, duration = part.partition("=")
+            object_type = name.strip()
+            if object_type not in _TYPES:
+                raise click.BadParameter(f"{name!r} is not one of {', '.join(_TYPES)}")
+            if object_type in delays:
+                raise click.BadParameter(f"{object_type} comes twice")
+            delays[object_type] = DURATION.convert(duration, None, None)
         return delays
 
 
@@ -181,28 +184,35 @@ def _credentials(options: dict[str, Any]) -> dict[str, Any]:
         Credentials,
         Register,
     )
-    from pusher.bridge.credentials import CredentialsError, read_credentials  # noqa: PLC0415
+    from pusher.bridge.credentials import (  # noqa: PLC0415
+        CredentialsError,
+        check_added,
+        read_credentials,
+    )
 
     secrets = {
         name: read_secret(options[name], options[f"{name}_file"], "--" + name.replace("_", "-"))
         for name in ("token", "api_key", "developer_key", "client_secret")
     }
-    register, portal_id, app_id = Register(), None, None
+    credentials, app_id = Credentials(**secrets), options["app_id"]
+    register, portal_id = Register(), None
     path = options["credentials_file"]
     if path is not None:
         try:
             content = read_credentials(path)
+            app_id = app_id or content.first_app_id or 1
+            check_added(credentials, app_id, content.register)
         except CredentialsError as error:
             raise click.UsageError(f"--credentials: {error}") from error
-        register, portal_id, app_id = content.register, content.portal_id, content.first_app_id
+        register, portal_id = content.register, content.portal_id
     wanted_id = options["portal_id"]
     if portal_id is not None and wanted_id not in {None, portal_id}:
         raise click.UsageError(f"--portal-id is {wanted_id}, but {path} is of portal {portal_id}")
     return {
-        "credentials": Credentials(**secrets),
+        "credentials": credentials,
         "register": register,
         "portal_id": wanted_id or portal_id or DEFAULT_PORTAL_ID,
-        "app_id": options["app_id"] or app_id or 1,
+        "app_id": app_id or 1,
     }
 
 

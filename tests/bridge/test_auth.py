@@ -339,6 +339,33 @@ def test_the_command_refuses_credentials_that_make_no_sense_with_exit_2(
     assert words in result.output
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--token", "hidden-token"), "a token or key is listed twice"),
+        (("--api-key", "hidden-key"), "a token or key is listed twice"),
+        (("--developer-key", "hidden-dev"), "a token or key is listed twice"),
+        (("--token", "hidden-dev"), "a token or key is listed twice"),
+        (("--token", "hidden", "--api-key", "hidden"), "a token or key is listed twice"),
+        (("--client-secret", "hidden"), "the client secret of application 7 is listed twice"),
+    ],
+)
+def test_a_credential_that_is_in_the_file_and_a_flag_is_refused_without_the_secret(
+    tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    path = tmp_path / "credentials.toml"
+    path.write_text(
+        "[[portals]]\nid = 1\napi_keys = ['hidden-key']\n"
+        "[[apps]]\nid = 7\nclient_secret = 'old'\n"
+        "[[tokens]]\ntoken = 'hidden-token'\napp = 7\n"
+        "[[developer_keys]]\nkey = 'hidden-dev'\napps = [7]\n"
+    )
+    result = run("--port", "0", "--credentials", str(path), *flags)
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+    assert "hidden" not in result.output
+
+
 async def test_headers_and_addresses_over_the_limits_are_a_400_and_the_bridge_goes_on() -> None:
     """In plain text: aiohttp answers it before any of the bridge's own code runs."""
     long = "x" * 20_000
@@ -347,3 +374,67 @@ async def test_headers_and_addresses_over_the_limits_are_a_400_and_the_bridge_go
             async with talk.session.get(f"{talk.url}{path}", headers=headers) as answer:
                 assert answer.status == 400
         assert await talk.stats()
+
+
+LOOPBACK = ("localhost", "LOCALHOST:80", "127.0.0.1", "127.8.9.10:8080", "[::1]", "[::1]:8080")
+FOREIGN = ("evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example")
+ODD = ("192.0.2.1", "0.0.0.0", "[::2]:80", "[localhost]", "::1", "a b", "", "127.0.0.1:80:80")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "surprise"])
+@pytest.mark.parametrize("credentials", [Credentials(), Credentials("t0ken")])
+async def test_a_page_of_another_site_can_read_nothing_new_and_change_nothing(
+    site: str, credentials: Credentials
+) -> None:
+    headers = {"Sec-Fetch-Site": site} | bearer("t0ken")
+    async with talking(BridgeConfig(settings=SETTINGS, credentials=credentials)) as talk:
+        for method, path in (
+            ("PUT", f"{BASE}/sync/messages"),
+            ("POST", "/_bridge/imports"),
+            ("DELETE", f"{BASE}/settings"),
+            ("DELETE", "/nowhere"),
+        ):
+            answer = await talk.ask(method, path, {}, headers=headers)
+            assert (answer.status, answer.body["category"]) == (403, "FORBIDDEN")
+            assert answer.body["status"] == "error"
+        settings = await talk.ask("GET", f"{BASE}/settings", headers=headers)
+        assert (settings.status, settings.body) == (200, SETTINGS)
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none", None])
+async def test_the_console_and_clients_that_are_no_browsers_may_change_things(
+    site: str | None,
+) -> None:
+    headers = {} if site is None else {"Sec-Fetch-Site": site}
+    async with talking() as talk:
+        answer = await talk.ask("PUT", "/_bridge/portal", {"active": False}, headers=headers)
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("host", [*FOREIGN, *ODD])
+async def test_an_open_bridge_is_not_to_be_had_by_a_name_that_is_not_loopback(host: str) -> None:
+    async with talking() as talk:
+        for path in ("/", f"{BASE}/settings", "/_bridge/stats", "/openapi.json", "/nowhere"):
+            answer = await talk.ask("GET", path, headers={"Host": host})
+            assert (answer.status, answer.body["category"]) == (403, "FORBIDDEN")
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+async def test_an_open_bridge_answers_to_every_name_of_loopback(host: str) -> None:
+    async with talking() as talk:
+        assert (await talk.ask("GET", "/_bridge/stats", headers={"Host": host})).status == 200
+
+
+async def test_a_request_without_a_host_is_taken() -> None:
+    async with talking() as talk:
+        port = int(talk.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /_bridge/stats HTTP/1.0\r\n\r\n")
+        assert b" 200 " in await reader.readline()
+        writer.close()
+
+
+async def test_a_bridge_with_credentials_answers_to_every_name() -> None:
+    async with talking(BridgeConfig(credentials=Credentials("t0ken"))) as talk:
+        headers = {"Host": "bridge.example"} | bearer("t0ken")
+        assert (await talk.ask("GET", "/_bridge/stats", headers=headers)).status == 200

@@ -144,6 +144,12 @@ def test_a_flag_that_makes_no_sense_is_exit_2(arguments: tuple[str, ...]) -> Non
     assert "Error" in result.output
 
 
+def test_a_processing_delay_that_names_a_type_twice_is_refused() -> None:
+    result = run("--port", "0", "--processing-delay", "DEAL=1s, DEAL=2s")
+    assert result.exit_code == 2
+    assert "DEAL comes twice" in result.output
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"enabled": "yes"}'])
 def test_a_settings_file_that_holds_none_is_exit_2(tmp_path: Path, content: str) -> None:
     path = tmp_path / "settings.json"

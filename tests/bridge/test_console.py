@@ -138,6 +138,50 @@ async def test_markup_in_a_message_is_shown_as_text_and_runs_nothing(talk: Talk)
 
 
 @needs_chromium
+async def test_a_time_that_is_no_date_is_shown_as_its_number(talk: Talk) -> None:
+    await talk.sync("CONTACT", contact("late", 2**63 - 1), upsert("bad", 2**63 - 1, mail="x"))
+    async with browsing(talk) as tab:
+        await tab.has(tab.page.locator("#live")).to_have_text("Live")
+        row = tab.row("objects", "late")
+        await row.locator("summary").click()
+        await tab.has(row.locator("dl")).to_contain_text("Changed922337203685477")
+        failed = tab.row("errors", "bad")
+        await failed.locator("summary").click()
+        await tab.has(failed.locator("dl")).to_contain_text("Changed922337203685477")
+
+
+@needs_chromium
+@pytest.mark.parametrize(("failing", "other"), [("objects", "errors"), ("errors", "objects")])
+async def test_a_list_that_cannot_be_asked_for_does_not_keep_the_other_from_showing(
+    talk: Talk, failing: str, other: str
+) -> None:
+    async with browsing(talk) as tab:
+        await tab.has(tab.page.locator("#live")).to_have_text("Live")
+        await tab.page.route(
+            f"**/_bridge/{failing}**", lambda route: route.fulfill(status=200, body="no JSON")
+        )
+        await talk.sync("CONTACT", contact("good"), upsert("bad", mail="x"))
+        await tab.has(tab.row(other, "good" if other == "objects" else "bad")).to_have_count(1)
+        await tab.has(tab.page.locator("#live")).to_have_attribute("data-state", "lost")
+        await tab.page.unroute_all()
+        await tab.has(tab.row(failing, "good" if failing == "objects" else "bad")).to_have_count(1)
+
+
+@needs_chromium
+async def test_long_details_and_labels_scroll_in_a_box_of_their_own(talk: Talk) -> None:
+    await talk.ask("PUT", f"{BASE}/stores", {"id": "wordy", "label": "L" * 20_000})
+    await talk.sync("DEAL", deal("1", stage="x" * 20_000))
+    async with browsing(talk, width=320) as tab:
+        for text in (tab.row("errors", "xxx").locator(".details"), tab.row("stores", "LLL")):
+            await tab.has(text).to_have_count(1)
+            box = await text.bounding_box()
+            assert box is not None
+            assert box["height"] < 400
+        width = await tab.page.evaluate("() => document.documentElement.scrollWidth")
+        assert width == 320
+
+
+@needs_chromium
 async def test_objects_are_found_by_the_beginning_of_their_id_and_by_store_and_paged(
     talk: Talk,
 ) -> None:

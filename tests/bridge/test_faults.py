@@ -49,7 +49,7 @@ async def hear(talk: Talk, method: str, path: str, body: bytes = b"") -> Heard:
     address = urlsplit(talk.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
-        head = f"{method} {path} HTTP/1.1\r\nHost: b\r\nConnection: close\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n"
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         received = b""
         async with asyncio.timeout(20):
@@ -245,8 +245,15 @@ def test_both_forms_of_retry_after_come_by_turns_of_chance() -> None:
         ("429=1%,429=1%", "comes twice"),
         ("418=1%", "not one of 429"),
         ("429=1%:2s", "takes no duration"),
+        ("429=1%:", "takes no duration"),
         ("slow=1%:soon", "not a duration"),
+        ("slow=1%:", "'' is not a duration"),
+        ("slow=1%:86401s", "'86401s' is longer than a day"),
+        ("retry-after=date:", "'' is not a duration"),
+        ("retry-after=date:9999999999999999s", "longer than a day"),
+        (f"retry-after=date:{'9' * 400}ms", "longer than a day"),
         ("seed=x", "not a number"),
+        (f"seed={'9' * 5000}", "at most 18 digits"),
         ("retry-after=tomorrow", "not one of seconds"),
     ],
 )
@@ -259,6 +266,19 @@ def test_the_command_refuses_a_bad_plan_with_exit_2() -> None:
     result = CliRunner().invoke(command, ["--port", "0", "--faults", "429=often"])
     assert result.exit_code == 2
     assert "--faults: 429: 'often' is not a share" in result.output
+
+
+def test_a_time_of_a_whole_day_is_a_plan_and_makes_a_date() -> None:
+    plan = parse_faults("503=100%,slow=0%:86400s,retry-after=date:86400000ms")
+    assert plan.slow_s == 86_400
+    assert plan.retry_after_header(0, 0.0) == "Fri, 02 Jan 1970 00:00:00 GMT"
+
+
+def test_the_command_refuses_a_time_without_end_before_it_listens() -> None:
+    plan = "503=100%,retry-after=date:9999999999999999s"
+    result = CliRunner().invoke(command, ["--port", "0", "--faults", plan])
+    assert result.exit_code == 2
+    assert "--faults: '9999999999999999s' is longer than a day" in result.output
 
 
 def test_the_help_shows_the_syntax() -> None:

@@ -70,7 +70,7 @@ async def schemathesis(directory: Path, url: str, *arguments: str) -> tuple[int 
 
 
 def test_every_route_is_in_the_document_and_nothing_else() -> None:
-    routes = {(method, path) for method, path, _ in _ROUTES}
+    routes = {(method, path.replace(":.+}", "}")) for method, path, _ in _ROUTES}
     routes -= {("GET", "/openapi.json")}
     # Its tail is taken apart by the endpoint, not by the router.
     routes |= {("GET", f"{BASE}/sync/status/{{objectType}}/{{storeId}}/{{externalObjectId}}")}

@@ -108,7 +108,12 @@ async def test_one_avatar_image_is_taken_on_products(talk: Talk) -> None:
         {"mappings": {}},
         {"enabled": "yes", "mappings": {}},
         {"enabled": True, "mappings": ["a"]},
+        {"enabled": True, "mappings": {"CONTACT": ["a"]}},
+        {"enabled": True, "mappings": {"CONTACT": {"properties": {}}}},
         {"enabled": True, "mappings": {}, "webhookUri": "not a uri"},
+        {"enabled": True, "webhookUri": "https://user:pw@shop.example/import"},
+        {"enabled": True, "webhookUri": "http://user@shop.example"},
+        {"enabled": True, "webhookUri": "//@shop.example"},
     ],
 )
 async def test_settings_that_break_a_rule_are_refused_and_change_nothing(
@@ -130,6 +135,33 @@ async def test_settings_without_mappings_and_with_unknown_fields_are_taken(
         200,
         {"enabled": True, "webhookUri": None, "mappings": {}},
     )
+
+
+@pytest.mark.parametrize("of_type", [[], None, {}, {"properties": None}, {"properties": []}])
+async def test_a_type_without_mappings_is_taken_in_every_form_that_clients_write(
+    talk: Talk, of_type: Any
+) -> None:
+    body = {"enabled": True, "mappings": {"CONTACT": of_type}}
+    answer = await talk.ask("PUT", PATH, body)
+    assert answer.status == 200
+    assert answer.body["mappings"] == {"CONTACT": {"properties": []}}
+    assert await talk.get(PATH) == answer.body
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+async def test_a_blank_webhook_address_clears_it(talk: Talk, blank: str) -> None:
+    uri = "https://shop.example/import/@me?to=a@b.example"
+    await talk.ask("PUT", PATH, SETTINGS | {"webhookUri": uri})
+    assert (await talk.get(PATH))["webhookUri"] == uri
+    answer = await talk.ask("PUT", PATH, SETTINGS | {"webhookUri": blank})
+    assert (answer.status, answer.body["webhookUri"]) == (200, None)
+
+
+async def test_a_refused_webhook_address_names_the_field_and_not_the_password(talk: Talk) -> None:
+    answer = await talk.ask("PUT", PATH, SETTINGS | {"webhookUri": "https://u:s3cret@a.example"})
+    assert answer.status == 400
+    assert answer.body["errors"][0]["in"] == "webhookUri"
+    assert "s3cret" not in str(answer.body)
 
 
 async def test_deleted_settings_are_gone(talk: Talk) -> None:
@@ -164,6 +196,35 @@ async def test_a_store_is_put_replaced_listed_and_deleted(talk: Talk) -> None:
     assert (await talk.ask("DELETE", f"{STORES}/my%20shop%2F1")).status == 204
     assert (await talk.ask("GET", f"{STORES}/my%20shop%2F1")).status == 404
     assert (await talk.ask("DELETE", f"{STORES}/my%20shop%2F1")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("store_id", "path"),
+    [
+        ("a/b", "a/b"),
+        ("a/b", "a%2Fb/"),
+        ("a/b/", "a/b%2F"),
+        ("a//b", "a//b"),
+        ("ü 1", "%C3%BC%201"),
+        ("a%2Fb", "a%252Fb"),
+    ],
+)
+async def test_slashes_in_the_path_belong_to_the_store_id(
+    talk: Talk, store_id: str, path: str
+) -> None:
+    await talk.ask("PUT", STORES, {"id": store_id, "label": "Shop"})
+    assert (await talk.get(f"{STORES}/{path}"))["id"] == store_id
+    assert (await talk.ask("DELETE", f"{STORES}/{path}")).status == 204
+    answer = await talk.ask("GET", f"{STORES}/{path}")
+    assert answer.status == 404
+    assert repr(store_id) in answer.body["message"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_store_id_in_the_path_that_is_not_utf_8_is_a_400(talk: Talk, method: str) -> None:
+    answer = await talk.ask(method, f"{STORES}/a%FFb")
+    assert answer.status == 400
+    assert answer.body["errors"] == [{"message": "is not UTF-8", "in": "storeId"}]
 
 
 async def test_deleting_a_store_keeps_its_data_and_ends_its_syncs(talk: Talk) -> None:

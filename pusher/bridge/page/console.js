@@ -81,7 +81,12 @@ function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-const when = (ms) => (ms === null || ms === undefined ? "never" : day.format(new Date(ms)));
+function when(ms) {
+  if (ms === null || ms === undefined) return "never";
+  const at = new Date(ms);
+  // A message may say a time that is no date: up to 2^63-1, where dates end at 8.64e15.
+  return Number.isNaN(at.getTime()) ? String(ms) : day.format(at);
+}
 
 function duration(ms) {
   if (ms < 1000) return `${ms} ms`;
@@ -344,14 +349,12 @@ async function round() {
   const of = overview.types[view.type];
   const objects = JSON.stringify([view.type, of.processed]);
   const errors = JSON.stringify(all.map((each) => [each.processed, each.openErrors]));
-  if (objects !== shown.objects) {
-    await showObjects();
-    shown.objects = objects;
-  }
-  if (errors !== shown.errors) {
-    await showErrors();
-    shown.errors = errors;
-  }
+  const lists = [];
+  if (objects !== shown.objects) lists.push(showObjects().then(() => { shown.objects = objects; }));
+  if (errors !== shown.errors) lists.push(showErrors().then(() => { shown.errors = errors; }));
+  // One that fails does not keep the other from being shown.
+  const failed = (await Promise.allSettled(lists)).find((list) => list.status === "rejected");
+  if (failed) throw failed.reason;
 }
 
 function showLive(state, text) {
