@@ -62,7 +62,12 @@ def output_options(command: Command) -> Command:
             help="Where rejected messages go, each with its reason. Appended to.",
         ),
         option("--report", metavar="FILE", help="Write the JSON report there; - is stdout."),
-        option("-q", "--quiet", is_flag=True, help="On stderr only errors, and how a run that failed has ended."),
+        option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            help="On stderr only errors, and how a run that failed has ended.",
+        ),
         option("-v", "--verbose", is_flag=True, help="Log each retry and split as well."),
         option(
             "--log-format", type=click.Choice(["text", "json"]), default="text", help="On stderr."
