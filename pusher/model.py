@@ -135,10 +135,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.messages)
 
-    def chunk_counts(self) -> Iterator[tuple[int, int]]:
-        """Yield (chunk number, how many of its messages are here)."""
-        return chunk_counts(self.origins)
-
     def part(self, start: int, stop: int) -> Batch:
         """The messages from `start` up to `stop`, with no body yet."""
         part = Batch(self.lane, self.messages[start:stop], self.origins[start:stop])

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import Raw
 
 from pusher.batching import Batcher
-from pusher.model import Batch, Chunk, Lane, ObjectType, SyncMessage, place_of
+from pusher.model import Batch, Chunk, Lane, ObjectType, SyncMessage, chunk_counts, place_of
 from pusher.protocol import encode_messages
 
 DEAL_LANE = Lane("s", "DEAL")
@@ -245,7 +245,7 @@ def test_origins_say_which_line_of_which_chunk() -> None:
     add(batcher, [message_of("c", 2)], number=9)
     (batch,) = batcher.drain()
     assert [place_of(origin) for origin in batch.origins] == [(7, 2), (7, 8), (9, 0)]
-    assert list(batch.chunk_counts()) == [(7, 2), (9, 1)]
+    assert list(chunk_counts(batch.origins)) == [(7, 2), (9, 1)]
 
 
 def test_a_message_without_a_store_cannot_join_a_lane() -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "option",
     "printed",
     "talk",
+    "with_options",
     "yes_option",
 ]
 
@@ -49,55 +50,56 @@ def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(*names, **settings)
 
 
-def connection_options(command: Command) -> Command:
-    """Where the bridge is, and a token or API key."""
-    for one in reversed(
-        (
-            option("--url", required=True, metavar="URL", help="Base address of the bridge."),
-            option(
-                "--token",
-                metavar="T",
-                show_default=False,
-                help="OAuth or private-app token. Visible in `ps`: rather set PUSHER_TOKEN, or use"
-                " a file.",
-            ),
-            option("--token-file", metavar="FILE", help="File with the token."),
-            option(
-                "--api-key",
-                metavar="K",
-                show_default=False,
-                help="The account's hapikey. Visible in `ps`: rather set PUSHER_API_KEY, or use a"
-                " file.",
-            ),
-            option("--api-key-file", metavar="FILE", help="File with the API key."),
-        )
-    ):
+def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """Give a command several options, in the order in which its help lists them."""
+    for one in reversed(options):
         command = one(command)
     return command
+
+
+def connection_options(command: Command) -> Command:
+    """Where the bridge is, and a token or API key."""
+    return with_options(
+        command,
+        option("--url", required=True, metavar="URL", help="Base address of the bridge."),
+        option(
+            "--token",
+            metavar="T",
+            show_default=False,
+            help="OAuth or private-app token. Visible in `ps`: rather set PUSHER_TOKEN, or use"
+            " a file.",
+        ),
+        option("--token-file", metavar="FILE", help="File with the token."),
+        option(
+            "--api-key",
+            metavar="K",
+            show_default=False,
+            help="The account's hapikey. Visible in `ps`: rather set PUSHER_API_KEY, or use a"
+            " file.",
+        ),
+        option("--api-key-file", metavar="FILE", help="File with the API key."),
+    )
 
 
 def application_options(command: Command) -> Command:
     """For calls about an application instead of an account."""
-    for one in reversed(
-        (
-            option(
-                "--app-id",
-                type=click.IntRange(min=1),
-                metavar="N",
-                help="The application; it goes with the developer's key.",
-            ),
-            option(
-                "--developer-key",
-                metavar="K",
-                show_default=False,
-                help="The developer's hapikey, used where --app-id is given. Visible in `ps`:"
-                " rather set PUSHER_DEVELOPER_KEY, or use a file.",
-            ),
-            option("--developer-key-file", metavar="FILE", help="File with that key."),
-        )
-    ):
-        command = one(command)
-    return command
+    return with_options(
+        command,
+        option(
+            "--app-id",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="The application; it goes with the developer's key.",
+        ),
+        option(
+            "--developer-key",
+            metavar="K",
+            show_default=False,
+            help="The developer's hapikey, used where --app-id is given. Visible in `ps`:"
+            " rather set PUSHER_DEVELOPER_KEY, or use a file.",
+        ),
+        option("--developer-key-file", metavar="FILE", help="File with that key."),
+    )
 
 
 def json_option(command: Command) -> Command:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pusher.cli.connection import option
+from pusher.cli.connection import option, with_options
 from pusher.cli.values import DURATION, SIZE
 from pusher.model import OBJECT_TYPES
 
@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def input_options(command: Command) -> Command:
     """What the lines of the input do not say, and how large they may be."""
-    return _with(
+    return with_options(
         command,
         option("--store", "default_store", metavar="ID", help="Store of lines without storeId."),
         option(
@@ -34,7 +34,7 @@ def input_options(command: Command) -> Command:
 
 def pace_options(command: Command) -> Command:
     """How large requests are, and how many."""
-    return _with(
+    return with_options(
         command,
         option("--batch-size", type=int, default=200, metavar="N", help="Messages in a request."),
         option("--batch-bytes", type=SIZE, default="4MiB", help="Largest request body."),
@@ -53,7 +53,7 @@ def pace_options(command: Command) -> Command:
 
 def output_options(command: Command) -> Command:
     """Where rejected messages, the report and the log go."""
-    return _with(
+    return with_options(
         command,
         option(
             "--dead-letters",
@@ -73,9 +73,3 @@ def output_options(command: Command) -> Command:
             "--log-format", type=click.Choice(["text", "json"]), default="text", help="On stderr."
         ),
     )
-
-
-def _with(command: Command, *options: Callable[[Command], Command]) -> Command:
-    for one in reversed(options):
-        command = one(command)
-    return command
