@@ -1,0 +1,143 @@
+"""Who may send, and when: the limit on requests in flight, pauses, and probing a failing endpoint.
+
+It holds the arithmetic of `pacing` against the clock and lets senders wait their turn. It knows no
+request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from pusher.pacing import START, ConcurrencyLimit, Outcome, RetryBudget
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """A gate in front of the endpoint. A sender enters before each attempt and leaves after it.
+
+    While the retry budget is empty, one probe at a time may pass; during a pause, nobody.
+
+    Args:
+        concurrency: requests in flight at most; None finds the best limit by itself.
+        start: the limit that an earlier run has found; it begins there.
+        now_s: a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        concurrency: int | None,
+        *,
+        start: int | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fixed = concurrency
+        self._auto = ConcurrencyLimit(max(START, start or 0))
+        self._budget = RetryBudget()
+        self._now_s = now_s
+        self._entered = 0
+        self._in_flight = 0
+        self._paused_until_s = 0.0
+        self._again: deque[anyio.Event] = deque()
+        self._waiting: deque[anyio.Event] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Admission of {self.limit}, {self._entered} entered>"
+
+    @property
+    def limit(self) -> int:
+        """Requests in flight at most, at the moment."""
+        return self._auto.limit if self._fixed is None else self._fixed
+
+    @property
+    def is_probing(self) -> bool:
+        """So much failed lately that one request at a time is enough."""
+        return self._budget.is_empty
+
+    async def enter(self) -> bool:
+        """Wait for a turn with something new; false when the gate is closed."""
+        return await self._wait_in(self._waiting)
+
+    async def enter_again(self) -> bool:
+        """Wait for a turn ahead of what is new; false when the gate is closed."""
+        return await self._wait_in(self._again)
+
+    def leave(self) -> None:
+        """Give the turn back."""
+        self._entered -= 1
+        self._let_in()
+
+    def began(self) -> float:
+        """An attempt begins; returns when, for `ended`."""
+        self._in_flight += 1
+        now_s = self._now_s()
+        self._auto.sent(now_s, self._in_flight)
+        return now_s
+
+    def ended(self, began_s: float, outcome: Outcome) -> None:
+        """An attempt has ended: learn from it."""
+        self._in_flight -= 1
+        self._auto.ended(began_s, self._now_s(), outcome)
+        if outcome is Outcome.ACCEPTED:
+            self._budget.refund()
+        elif outcome is not Outcome.ANSWERED:
+            self._budget.spend()
+
+    def given_up(self) -> None:
+        """An attempt was cut off from here: it says nothing of the endpoint."""
+        self._in_flight -= 1
+
+    def pause(self, pause_s: float) -> None:
+        """Let nobody in for so long: the endpoint asks for it."""
+        self._paused_until_s = max(self._paused_until_s, self._now_s() + pause_s)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self.is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for event in (*self._again, *self._waiting):
+            event.set()
+
+    async def _wait_in(self, queue: deque[anyio.Event]) -> bool:
+        if self.is_closed:
+            return False
+        if not self._again and not self._waiting and self._has_room():
+            self._entered += 1
+            return True
+        turn = anyio.Event()
+        queue.append(turn)
+        self._let_in()
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set() and not self.is_closed:
+                self.leave()
+            elif turn in queue:
+                queue.remove(turn)
+            raise
+        return not self.is_closed
+
+    def _has_room(self) -> bool:
+        limit = 1 if self._budget.is_empty else self.limit
+        return self._entered < limit and self._now_s() >= self._paused_until_s
+
+    def _let_in(self) -> None:
+        while (queue := self._again or self._waiting) and self._has_room():
+            self._entered += 1
+            queue.popleft().set()
+        if queue and self._timer is None and not self.is_closed:
+            wait_s = self._paused_until_s - self._now_s()
+            if wait_s > 0:
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self._pause_is_over)
+
+    def _pause_is_over(self) -> None:
+        self._timer = None
+        self._let_in()
