@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple, Protocol
 
@@ -25,6 +25,8 @@ __all__ = [
     "HaltKind",
     "Lane",
     "ObjectType",
+    "Parked",
+    "Position",
     "Refusal",
     "Rejection",
     "Source",
@@ -79,6 +81,21 @@ class Lane(NamedTuple):
     object_type: ObjectType
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a source was read: everything before it can be checked when it is read again.
+
+    Attributes:
+        offset: decompressed bytes.
+        lines: lines that ended before it.
+        digest: of these bytes, in hexadecimal.
+    """
+
+    offset: int
+    lines: int
+    digest: str
+
+
 @dataclass(slots=True, eq=False)
 class Chunk:
     """Whole lines of one source, about 256 KiB, cut at a line end.
@@ -96,6 +113,10 @@ class Chunk:
     number: int = 0
     """Set by the ledger: the chunk's place in the run."""
     oversized_bytes: int | None = None
+    end: Position | None = None
+    """Where it ends, when the source keeps fingerprints."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Lines that the source left out of `data` by rule, by reason."""
 
     def lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield (line number, offset, line without its end) for each line that is not blank."""
@@ -138,6 +159,14 @@ class Batch:
     def part(self, start: int, stop: int) -> Batch:
         """The messages from `start` up to `stop`, with no body yet."""
         part = Batch(self.lane, self.messages[start:stop], self.origins[start:stop])
+        part.whole = self.whole or self
+        return part
+
+    def without(self, indexes: Container[int]) -> Batch:
+        """All messages but those at `indexes`, with no body yet."""
+        kept = [index for index in range(len(self.messages)) if index not in indexes]
+        messages, origins = self.messages, self.origins
+        part = Batch(self.lane, [messages[i] for i in kept], [origins[i] for i in kept])
         part.whole = self.whole or self
         return part
 
@@ -222,6 +251,15 @@ class Refusal:
     detail: str
     status: int | None
     attempts: int
+    named: Mapping[int, str] = field(default_factory=dict)
+    """The messages that the endpoint itself calls guilty: index in the batch, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The lane of this batch is given up for this run: its messages stay pending."""
+
+    batch: Batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,6 @@ class PatientTransport:
                 if verdict_of(answer, had_success=True) is not Verdict.RETRY:
                     return answer
                 asked_wait_s = retry_after_s(answer, now_s=self._now_s())
-            delay_s = self._policy.delay_s(attempt, asked_wait_s, self._rng)
-            if delay_s is None or asked_wait_s > self._policy.longest_wait_s:
+            if self._policy.is_enough(attempt) or asked_wait_s > self._policy.longest_wait_s:
                 return answer
-            await anyio.sleep(delay_s)
+            await anyio.sleep(self._policy.delay_s(attempt, asked_wait_s, self._rng))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from calendar import timegm
 from collections.abc import Sequence
 from email.utils import parsedate_tz
@@ -15,13 +16,14 @@ import msgspec
 import orjson
 from msgspec import Meta, Raw
 
-from pusher.model import Answer, Lane, ObjectType, SyncMessage, Verdict
+from pusher.model import Answer, Batch, Lane, ObjectType, SyncMessage, Verdict
 
 __all__ = [
     "API_ROOT",
     "IMPORT_END_PATH",
     "IMPORT_PAGE_PATH",
     "MESSAGES_PATH",
+    "STORES_PATH",
     "ImportPart",
     "ImportRequest",
     "SyncError",
@@ -38,6 +40,7 @@ __all__ = [
     "error_text",
     "errors_query",
     "failure_in",
+    "guilty_in",
     "printable",
     "retry_after_s",
     "status_paths",
@@ -46,6 +49,7 @@ __all__ = [
 
 API_ROOT = "/extensions/ecomm/v2"
 MESSAGES_PATH = f"{API_ROOT}/sync/messages"
+STORES_PATH = f"{API_ROOT}/stores"
 IMPORT_PAGE_PATH = f"{API_ROOT}/imports/page"
 IMPORT_END_PATH = f"{API_ROOT}/imports/end"
 
@@ -53,6 +57,7 @@ _RETRY = frozenset({408, 423, 425, 429, 477})
 _STOP_4XX = frozenset({401, 402, 403, 405, 407, 410, 415})
 _DIGITS_MAX = 40
 _NEVER_RETRIED_5XX = frozenset({501, 505})
+_PLACE = re.compile(r"\bmessages(?:\[|/|\.)(\d{1,6})\b")
 
 
 class _SyncMessages(msgspec.Struct, rename="camel"):
@@ -218,6 +223,44 @@ def error_text(answer: Answer) -> str:
         text = answer.body[:200].decode("utf-8", "replace")
     text = printable(" ".join(text.split())[:300])
     return f"HTTP {answer.status}: {text}" if text else f"HTTP {answer.status}"
+
+
+def guilty_in(answer: Answer, batch: Batch) -> dict[int, str]:
+    """The messages that a refusal names: index in the batch, and what is said of it.
+
+    HubSpot's `errors` say where: `{"message": ..., "in": "messages[3].externalObjectId"}`. Others
+    give an `index`, a JSON pointer, or the id of the object.
+    """
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return {}
+    entries = body.get("errors") if isinstance(body, dict) else None
+    if not isinstance(entries, list):
+        entries = [body]
+    by_id: dict[str, list[int]] = {}
+    for index, message in enumerate(batch.messages):
+        by_id.setdefault(str(message.external_object_id), []).append(index)
+    guilty: dict[int, str] = {}
+    for entry in entries:
+        fields = entry if isinstance(entry, dict) else {"message": entry}
+        for index in _places_in(fields, by_id):
+            if index < len(batch):
+                detail = printable(" ".join(str(fields.get("message") or "").split())[:300])
+                guilty.setdefault(index, f"HTTP {answer.status}: {detail}" if detail else "")
+    return {index: detail or error_text(answer) for index, detail in guilty.items()}
+
+
+def _places_in(fields: dict[str, Any], by_id: dict[str, list[int]]) -> list[int]:
+    """The indexes that one entry of an error body points to."""
+    index = fields.get("index")
+    if isinstance(index, int) and not isinstance(index, bool) and index >= 0:
+        return [index]
+    for value in fields.values():
+        if isinstance(value, str) and (places := _PLACE.findall(value[:1000])):
+            return [int(place) for place in places]
+    named = fields.get("externalObjectId")
+    return by_id.get(str(named), []) if isinstance(named, (str, int)) else []
 
 
 class SyncError(msgspec.Struct, rename="camel", frozen=True):

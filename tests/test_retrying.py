@@ -1,4 +1,4 @@
-"""When to try again: full jitter, Retry-After as a floor, an end after so many attempts."""
+"""When to try again, with full jitter and Retry-After as a floor, and when to give up."""
 
 from __future__ import annotations
 
@@ -7,31 +7,18 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pusher.retrying import RetryPolicy
+from pusher.retrying import GiveUp, RetryPolicy
 
 
 def delay_s(policy: RetryPolicy, attempt: int, retry_after_s: float = 0.0, seed: int = 1) -> float:
-    delay = policy.delay_s(attempt, retry_after_s, random.Random(seed))
-    assert delay is not None
-    return delay
+    return policy.delay_s(attempt, retry_after_s, random.Random(seed))
 
 
-def test_the_last_attempt_is_the_last() -> None:
-    policy = RetryPolicy(max_attempts=3)
-    rng = random.Random(1)
-    assert policy.delay_s(2, 0.0, rng) is not None
-    assert policy.delay_s(3, 0.0, rng) is None
-    assert policy.delay_s(4, 0.0, rng) is None
-
-
-def test_eight_attempts_are_the_default() -> None:
-    rng = random.Random(1)
-    delays = [RetryPolicy().delay_s(attempt, 0.0, rng) for attempt in range(1, 9)]
-    assert [delay is None for delay in delays] == [False] * 7 + [True]
-
-
-def test_one_attempt_means_no_retry() -> None:
-    assert RetryPolicy(max_attempts=1).delay_s(1, 5.0, random.Random(1)) is None
+def test_eight_failures_are_enough_to_doubt_a_request() -> None:
+    assert [RetryPolicy().is_enough(attempt) for attempt in range(6, 10)] == [
+        *(False, False),
+        *(True, True),
+    ]
 
 
 def test_the_bound_doubles_with_each_attempt_up_to_the_cap() -> None:
@@ -66,11 +53,7 @@ def test_a_wait_is_never_negative_nor_below_what_was_asked_for(
 ) -> None:
     policy = RetryPolicy(max_attempts=1_000, base_s=base_s, cap_s=cap_s)
     wait_s = policy.delay_s(attempt, asked_s, random.Random(seed))
-    if attempt >= 1_000:
-        assert wait_s is None
-    else:
-        assert wait_s is not None
-        assert asked_s <= wait_s <= max(asked_s, cap_s)
+    assert asked_s <= wait_s <= max(asked_s, cap_s)
 
 
 def test_the_same_seed_gives_the_same_waits() -> None:
@@ -80,3 +63,31 @@ def test_the_same_seed_gives_the_same_waits() -> None:
 def test_a_very_late_attempt_does_not_overflow() -> None:
     policy = RetryPolicy(max_attempts=10**6)
     assert delay_s(policy, 5_000) <= policy.cap_s
+
+
+def test_it_is_given_up_when_nothing_has_succeeded_for_so_long() -> None:
+    give_up = GiveUp(10.0)
+    assert not give_up.failed(100.0)
+    assert not give_up.failed(109.9)
+    assert give_up.failed(110.0)
+
+
+def test_a_success_begins_the_time_anew() -> None:
+    give_up = GiveUp(10.0)
+    give_up.failed(100.0)
+    give_up.succeeded()
+    assert not give_up.failed(200.0)
+    assert not give_up.failed(209.0)
+
+
+def test_a_quiet_time_is_no_failure() -> None:
+    give_up = GiveUp(10.0)
+    assert not give_up.failed(1_000_000.0)
+
+
+def test_how_long_it_will_be_tried_is_known() -> None:
+    give_up = GiveUp(10.0)
+    assert give_up.left_s(5.0) == 10.0
+    give_up.failed(100.0)
+    assert give_up.left_s(104.0) == 6.0
+    assert give_up.left_s(200.0) == 0.0
