@@ -12,15 +12,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
 import orjson
 
+from pusher.durability import replace_durably
 from pusher.errors import DiskError
 from pusher.model import Rejection
 
 __all__ = ["DeadLetters"]
+
+_COPY_BYTES = 1 << 20
 
 
 class DeadLetters:
@@ -36,7 +40,8 @@ class DeadLetters:
         self.path = path
         self.name = os.fsencode(path).decode("utf-8", "replace")
         self.written = 0
-        self._run_id = run_id
+        self.run_id = run_id
+        """Written into each letter; a run that goes on from another one takes its id."""
         self._now_s = now_s
         self._descriptor: int | None = None
         self._turn = anyio.Lock()
@@ -51,10 +56,66 @@ class DeadLetters:
             DiskError: they could not be written; none of them is in the file.
         """
         at = datetime.fromtimestamp(self._now_s(), UTC).isoformat(timespec="milliseconds")
-        data = b"".join(_letter(rejection, at, self._run_id) for rejection in rejections)
+        data = b"".join(_letter(rejection, at, self.run_id) for rejection in rejections)
         async with self._turn:
             await anyio.to_thread.run_sync(self._append, data)
         self.written += len(rejections)
+
+    @property
+    def length_bytes(self) -> int:
+        """How long the file is; 0 as long as there is none."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def rewind(self, start_bytes: int, is_settled: Callable[[str, int], bool]) -> int:
+        """Take back letters of this run, from a place in the file on.
+
+        Letters of other runs stay. So does the file, whole, if this is cut off in the middle.
+
+        Args:
+            start_bytes: where the letters begin that may have to go.
+            is_settled: whether the message of a source and line is settled; its letter stays.
+
+        Returns:
+            How many letters of this run stay behind that place.
+
+        Raises:
+            DiskError: the file cannot be read or changed.
+        """
+        try:
+            if start_bytes >= self.length_bytes or not self.path.is_file():
+                return 0
+            return self._rewind(start_bytes, is_settled)
+        except OSError as error:
+            raise DiskError(f"{self.path}: dead letters: {error.strerror}") from error
+
+    def _rewind(self, start_bytes: int, is_settled: Callable[[str, int], bool]) -> int:
+        kept_own = gone = 0
+        target = self.path.resolve()
+        rest = target.with_name(f".{target.name}.new")
+        with target.open("rb") as old, rest.open("wb") as new:
+            os.fchmod(new.fileno(), stat.S_IMODE(os.fstat(old.fileno()).st_mode))
+            _copy(old, new, start_bytes)
+            for line in old:
+                letter = _place_of(line)
+                if letter is None and not line.endswith(b"\n"):
+                    gone += 1  # A run was killed in the middle of it.
+                elif letter is None or letter[0] != self.run_id:
+                    new.write(line)
+                elif is_settled(letter[1], letter[2]):
+                    kept_own += 1
+                    new.write(line)
+                else:
+                    gone += 1
+            new.flush()
+            os.fsync(new.fileno())
+        if gone:
+            replace_durably(rest, target)
+        else:
+            rest.unlink()
+        return kept_own
 
     def close(self) -> None:
         """Close the file; every letter in it is on the disk already."""
@@ -71,6 +132,21 @@ class DeadLetters:
             _append_or_nothing(self._descriptor, data)
         except OSError as error:
             raise DiskError(f"{self.path}: dead letters: {error.strerror}") from error
+
+
+def _copy(old: BinaryIO, new: BinaryIO, size: int) -> None:
+    while size and (block := old.read(min(size, _COPY_BYTES))):
+        new.write(block)
+        size -= len(block)
+
+
+def _place_of(line: bytes) -> tuple[str, str, int] | None:
+    """The run, the source and the line that a letter names; None where it is no letter."""
+    try:
+        letter = orjson.loads(line)
+        return str(letter["run_id"]), str(letter["source"]), int(letter["line"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _append_or_nothing(descriptor: int, data: bytes) -> None:

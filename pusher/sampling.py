@@ -13,10 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pusher.model import Delivery, Lane
+import msgspec
+
+from pusher.model import Delivery, Lane, ObjectType
 from pusher.protocol import SyncError, SyncStatus, as_ms
 
-__all__ = ["Sample", "SampleSize", "SampleState", "SampledObject", "upper_bound_95"]
+__all__ = [
+    "Sample",
+    "SampleMemory",
+    "SampleSize",
+    "SampleState",
+    "SampledObject",
+    "upper_bound_95",
+]
 
 LANES_MAX = 400
 MEMBERS_MAX = 100_000
@@ -108,6 +117,29 @@ class SampledObject:
         return self.state
 
 
+class RememberedObject(msgspec.Struct, frozen=True, array_like=True):
+    """A sampled object as a checkpoint keeps it."""
+
+    store_id: str
+    object_type: ObjectType
+    external_id: str
+    changed_at_ms: int
+    bridge_ms: int
+    slots: int
+    is_kept: bool
+    state: SampleState
+    error: SyncError | None
+
+
+class SampleMemory(msgspec.Struct, frozen=True):
+    """A sample as a checkpoint keeps it."""
+
+    seen: int = 0
+    next_index: int = 0
+    weight: float = 0.0
+    objects: list[RememberedObject] = []
+
+
 class Sample:
     """Both samples of a run, fed with every delivery.
 
@@ -166,6 +198,42 @@ class Sample:
         """Forget all objects: the caller wanted none, and phases no longer wait for them."""
         self._objects.clear()
         self._slots.clear()
+
+    def memory(self) -> SampleMemory:
+        """What a later run needs to go on with this sample."""
+        objects = [
+            RememberedObject(
+                *member.accepted.lane,
+                member.accepted.external_id,
+                member.accepted.changed_at_ms,
+                member.accepted.bridge_ms,
+                member.slots,
+                member.is_kept,
+                member.state,
+                member.error,
+            )
+            for member in self.objects()
+        ]
+        return SampleMemory(self._seen, self._next_index, self._weight, objects)
+
+    def restore(self, memory: SampleMemory, now_s: float) -> None:
+        """Go on with the sample of an earlier run, unless none is wanted.
+
+        What was accepted after its last checkpoint is accepted again, and then counts twice.
+        """
+        if self._size.is_none or not memory.seen:
+            return
+        self._seen, self._weight = memory.seen, memory.weight
+        self._next_index = memory.next_index
+        for one in memory.objects:
+            lane = Lane(one.store_id, one.object_type)
+            accepted = Accepted(lane, one.external_id, one.changed_at_ms, one.bridge_ms, now_s)
+            member = self._member(accepted)
+            member.slots, member.is_kept = one.slots, one.is_kept
+            member.state, member.error = one.state, one.error
+            self._slots += [member] * one.slots
+            if one.is_kept:
+                self._lanes_represented.add(lane)
 
     def objects(self) -> Iterator[SampledObject]:
         """Every object of the samples, once."""

@@ -6,32 +6,71 @@ open. No clock, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 
-from pusher.model import Chunk
+from pusher.model import Chunk, Position, place_of
 
-__all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger"]
+__all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger", "Line"]
 
 _CHUNK_OVERHEAD_BYTES = 1024
+_LINE_OVERHEAD_BYTES = 300
 MESSAGE_OVERHEAD_BYTES = 400
 """A decoded message, its id, its two raw maps and its origin; measured."""
 
+_SPARSE_BELOW = 0.25
+"""A chunk of which less than this part is open is worth to be taken apart."""
+
+Line = tuple[int, int, bytes]
+"""Line number, offset, and the line without its end."""
+
 
 @dataclass(slots=True, eq=False)
-class _OpenChunk:
-    chunk: Chunk
-    open_count: int
+class _Entry:
+    """A chunk beyond the watermark. `chunk` is None when nothing points into it any more."""
+
+    chunk: Chunk | None
+    source: str
+    end: Position | None
+    read_bytes: int
+    message_count: int = 0
+    open_count: int = 0
+    parked_count: int = 0
+    is_whole: bool = False
+    """It was read to its end."""
+    lines: dict[int, Line] = field(default_factory=dict)
+    """What was copied out of it: the lines of its open messages, by their index."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_whole and not self.open_count and not self.parked_count
+
+    @property
+    def held_bytes(self) -> int:
+        if self.chunk is not None:
+            return len(self.chunk.data) + _CHUNK_OVERHEAD_BYTES
+        return sum(len(line) + _LINE_OVERHEAD_BYTES for _, _, line in self.lines.values())
 
 
 class Ledger:
     """Every message that was read and is not settled yet, counted per chunk."""
 
     def __init__(self) -> None:
-        self._open: dict[int, _OpenChunk] = {}
+        self._queue: deque[_Entry] = deque()  # From the watermark on.
+        self._open: dict[int, _Entry] = {}
         self._next_number = 1
         self.pending = 0
         """Messages that were read and are neither delivered nor rejected nor skipped."""
+        self.parked = 0
+        """Those of them that are given up for this run; nothing is held of them."""
+        self.positions: dict[str, Position] = {}
+        """How far each source is settled without a gap."""
+        self.settled = 0
+        """Messages before these positions, also of earlier runs."""
+        self.lag_bytes = 0
+        """Input that was read beyond the watermark."""
         self._chunk_bytes = 0
 
     def __repr__(self) -> str:
@@ -41,15 +80,30 @@ class Ledger:
         """Number a chunk that was just read; it stays open at least until `expect` is called."""
         chunk.number = self._next_number
         self._next_number += 1
-        self._open[chunk.number] = _OpenChunk(chunk, 0)
-        self._chunk_bytes += len(chunk.data) + _CHUNK_OVERHEAD_BYTES
+        size = len(chunk.data)
+        entry = _Entry(chunk, chunk.source, chunk.end, size)
+        self._open[chunk.number] = entry
+        self._queue.append(entry)
+        self.lag_bytes += size
+        self._chunk_bytes += entry.held_bytes
 
-    def expect(self, chunk: Chunk, message_count: int) -> None:
-        """Say how many messages of the chunk have to be settled before it is done."""
-        if message_count:
-            self._open[chunk.number].open_count = message_count
-            self.pending += message_count
-        else:
+    def expect(
+        self, chunk: Chunk, open_count: int, *, skipped: int = 0, is_whole: bool = True
+    ) -> None:
+        """Say what is in a chunk.
+
+        Args:
+            chunk: that was admitted.
+            open_count: messages that have to be settled before it is done.
+            skipped: messages that are settled by rule.
+            is_whole: the chunk is read to its end; otherwise the watermark never passes it.
+        """
+        entry = self._open[chunk.number]
+        entry.message_count = open_count + skipped
+        entry.open_count = open_count
+        entry.is_whole = is_whole
+        self.pending += open_count
+        if not open_count:
             self._close(chunk.number)
 
     def settle(self, counts: Iterable[tuple[int, int]]) -> None:
@@ -63,20 +117,80 @@ class Ledger:
             elif entry.open_count < 0:
                 raise AssertionError(f"chunk {number} was settled more often than it was read")
 
-    def chunk(self, number: int) -> Chunk:
-        """The chunk of that number; it must still have open messages."""
-        return self._open[number].chunk
+    def park(self, counts: Iterable[tuple[int, int]]) -> None:
+        """Let go of messages that stay pending: (chunk number, count)."""
+        for number, count in counts:
+            entry = self._open[number]
+            entry.open_count -= count
+            entry.parked_count += count
+            self.parked += count
+            if entry.open_count == 0:
+                self._close(number)
+
+    def line_of(self, origin: int) -> tuple[str, Line]:
+        """The source, and the line, that an open message came from."""
+        number, index = place_of(origin)
+        entry = self._open[number]
+        if entry.chunk is None:
+            return entry.source, entry.lines[index]
+        return entry.source, next(islice(entry.chunk.lines(), index, None))
+
+    def sparse(self) -> dict[int, Chunk]:
+        """The chunks that are kept for a small part of their messages, by their number."""
+        return {
+            number: entry.chunk
+            for number, entry in self._open.items()
+            if entry.chunk is not None
+            and entry.is_whole
+            and entry.open_count < _SPARSE_BELOW * entry.chunk.line_count
+        }
+
+    def replace(self, number: int, lines: dict[int, Line]) -> bool:
+        """Keep these lines of a chunk instead of all of it, if all its open messages are there."""
+        entry = self._open[number]
+        if entry.open_count != len(lines):
+            return False
+        self._chunk_bytes -= entry.held_bytes
+        entry.chunk, entry.lines = None, lines
+        self._chunk_bytes += entry.held_bytes
+        return True
+
+    @property
+    def chunk_bytes(self) -> int:
+        """What the chunks take that open messages point into, and lines copied out of chunks."""
+        return self._chunk_bytes
 
     @property
     def held_bytes(self) -> int:
         """What open messages take: the chunks that they point into, and themselves, decoded."""
-        return self._chunk_bytes + self.pending * MESSAGE_OVERHEAD_BYTES
+        return self._chunk_bytes + (self.pending - self.parked) * MESSAGE_OVERHEAD_BYTES
+
+    @property
+    def admitted(self) -> int:
+        """How many chunks were read."""
+        return self._next_number - 1
 
     @property
     def watermark(self) -> int:
         """The number of the last chunk that is done with all before it; 0 at the start."""
-        return next(iter(self._open), self._next_number) - 1
+        return self.admitted - len(self._queue)
+
+    def resume(self, positions: Mapping[str, Position], settled: int) -> None:
+        """Go on from where an earlier run has settled so many messages."""
+        self.positions, self.settled = dict(positions), settled
+
+    def start_pass(self, positions: Mapping[str, Position]) -> None:
+        """The input is read again, from these positions; all of the pass before is settled."""
+        self.positions = dict(positions)
 
     def _close(self, number: int) -> None:
         entry = self._open.pop(number)
-        self._chunk_bytes -= len(entry.chunk.data) + _CHUNK_OVERHEAD_BYTES
+        self._chunk_bytes -= entry.held_bytes
+        entry.chunk, entry.lines = None, {}
+        queue = self._queue
+        while queue and queue[0].is_done:
+            done = queue.popleft()
+            self.lag_bytes -= done.read_bytes
+            self.settled += done.message_count
+            if done.end is not None:
+                self.positions[done.source] = done.end

@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -260,3 +260,95 @@ async def test_sources_know_the_file_for_what_it_is(tmp_path: Path) -> None:
     await write(tmp_path / "a.ndjson", rejection_of(b"\xff"))
     (tmp_path / "b.ndjson").write_bytes(b"{}\n")
     assert open_source([tmp_path]).name == str(tmp_path / "b.ndjson")
+
+
+# Going on from an earlier run.
+
+
+def settled_up_to(line: int) -> Callable[[str, int], bool]:
+    return lambda source, number: source == "in.ndjson" and number <= line
+
+
+async def written(path: Path, run_id: str, *lines: int) -> None:
+    with letters_in(path, run_id) as letters:
+        for line in lines:
+            await letters.write([rejection_of(line=line)])
+
+
+async def test_letters_of_messages_that_are_read_again_are_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "dead"
+    await written(path, "mine", 1, 5, 2, 9)
+    with letters_in(path, "mine") as letters:
+        assert letters.rewind(0, settled_up_to(4)) == 2
+        await letters.write([rejection_of(line=5)])
+    assert [letter["line"] for letter in read(path)] == [1, 2, 5]
+
+
+async def test_letters_of_other_runs_stay(tmp_path: Path) -> None:
+    path = tmp_path / "dead"
+    await written(path, "other", 7)
+    await written(path, "mine", 8)
+    await written(path, "later", 9)
+    with letters_in(path, "mine") as letters:
+        assert letters.rewind(0, settled_up_to(0)) == 0
+    assert [letter["run_id"] for letter in read(path)] == ["other", "later"]
+
+
+async def test_what_comes_before_the_place_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "dead"
+    await written(path, "mine", 8)
+    with letters_in(path, "mine") as letters:
+        start_bytes = letters.length_bytes
+        await letters.write([rejection_of(line=9)])
+        assert letters.rewind(start_bytes, settled_up_to(0)) == 0
+    assert [letter["line"] for letter in read(path)] == [8]
+
+
+async def test_a_letter_that_was_torn_by_a_kill_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "dead"
+    await written(path, "mine", 1, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    with letters_in(path, "mine") as letters:
+        assert letters.rewind(0, settled_up_to(9)) == 1
+    assert [letter["line"] for letter in read(path)] == [1]
+
+
+async def test_where_nothing_has_to_go_the_file_stays_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "dead"
+    await written(path, "mine", 1, 2)
+    before = path.stat().st_ino, path.read_bytes()
+    with letters_in(path, "mine") as letters:
+        assert letters.rewind(0, settled_up_to(9)) == 2
+    assert (path.stat().st_ino, path.read_bytes()) == before
+    assert names_in(tmp_path) == ["dead"]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_file_that_was_moved_away_is_no_trouble(tmp_path: Path) -> None:
+    with letters_in(tmp_path / "dead", "mine") as letters:
+        assert letters.length_bytes == 0
+        assert letters.rewind(500, settled_up_to(0)) == 0
+    assert names_in(tmp_path) == []
+
+
+async def test_a_file_that_cannot_be_rewritten_is_an_error_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "dead"
+    await written(path, "mine", 1)
+    (tmp_path / ".dead.new").mkdir()
+    before = path.read_bytes()
+    with letters_in(path, "mine") as letters, pytest.raises(DiskError, match="dead letters"):
+        letters.rewind(0, settled_up_to(0))
+    assert path.read_bytes() == before
+
+
+async def test_its_permissions_stay(tmp_path: Path) -> None:
+    path = tmp_path / "dead"
+    await written(path, "mine", 1, 2)
+    path.chmod(0o640)
+    with letters_in(path, "mine") as letters:
+        letters.rewind(0, settled_up_to(1))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from pusher.errors import InputError, UsageError
 from pusher.model import Chunk
+from pusher.sources.cutting import cut_into_chunks
 from pusher.sources.decompressing import decompressed
-from pusher.sources.lines import LineSource, cut_into_chunks
+from pusher.sources.lines import LineSource
 
 BOM = b"\xef\xbb\xbf"
 DEADLINE_S = 10.0

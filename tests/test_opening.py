@@ -171,11 +171,15 @@ async def test_only_dead_letters_are_taken_for_dead_letters(tmp_path: Path, cont
     assert open_source([tmp_path]).name == str(tmp_path / "a.ndjson")
 
 
-async def test_dead_letters_named_outright_are_not_pushed_as_messages(tmp_path: Path) -> None:
-    """They are replayed, or refused as long as there is no replay."""
+async def test_dead_letters_named_outright_are_read_as_their_original_lines(
+    tmp_path: Path,
+) -> None:
     place(tmp_path, "dead.ndjson", content=LETTER)
-    with pytest.raises(UsageError, match="dead letters"):
-        open_source([tmp_path / "dead.ndjson"])
+    source = open_source([tmp_path / "dead.ndjson"])
+    (chunk,) = [chunk async for chunk in source.chunks()]
+    record = json.loads(LETTER)["record"]
+    assert [line for _, _, line in chunk.lines()] == [record.encode()]
+    assert source.letter_paths == [(tmp_path / "dead.ndjson").resolve()]
 
 
 # Globs

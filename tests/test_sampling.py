@@ -6,13 +6,22 @@ import math
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pusher.model import Batch, Delivery, Lane, SyncMessage
 from pusher.protocol import SyncError, SyncStatus
-from pusher.sampling import Accepted, Sample, SampledObject, SampleSize, SampleState, upper_bound_95
+from pusher.sampling import (
+    Accepted,
+    Sample,
+    SampledObject,
+    SampleMemory,
+    SampleSize,
+    SampleState,
+    upper_bound_95,
+)
 
 LANE = Lane("s", "DEAL")
 ACCEPTED_MS = 1_700_000_000_000
@@ -416,3 +425,63 @@ def test_so_few_failures_have_a_chance_of_five_percent_at_the_bound(
 def test_the_bound_holds_for_a_hundred_thousand_samples() -> None:
     assert upper_bound_95(0, 100_000) == pytest.approx(3 / 100_000, rel=0.01)
     assert 0.5 < upper_bound_95(50_000, 100_000) < 0.504
+
+
+# Going on from an earlier run
+
+
+@pytest.mark.parametrize("size", [SampleSize(20), SampleSize(rate=0.1)])
+def test_a_sample_that_went_through_a_checkpoint_goes_on_as_if_nothing_had_been(
+    size: SampleSize,
+) -> None:
+    whole, first = fed(size, 1_000, seed=3), fed(size, 400, seed=3)
+    memory = msgspec.json.decode(msgspec.json.encode(first.memory()), type=SampleMemory)
+    again = Sample(size, first._rng)
+    again.restore(memory, 0.0)
+    for start in range(400, 1_000, 200):
+        ids = [str(number) for number in range(start, start + 200)]
+        again.accept(delivery_of(ids), 0.0, remember_last=False)
+    assert again.memory().seen == whole.memory().seen == 1_000
+    assert len(again.memory().objects) == len(set(reservoir_ids(again)) | {kept_id(again)})
+    if size.rate is None:
+        assert again.reservoir_size == 20
+    else:
+        assert 60 <= again.reservoir_size <= 140
+
+
+def kept_id(sample: Sample) -> str:
+    """The object that stands for the lane."""
+    return next(one.accepted.external_id for one in sample.objects() if one.is_kept)
+
+
+def test_early_and_late_messages_are_as_likely_when_the_run_was_cut_off_between() -> None:
+    late = 0
+    for seed in range(200):
+        first = fed(SampleSize(10), 500, seed=seed, batch=100)
+        again = Sample(SampleSize(10), first._rng)
+        again.restore(first.memory(), 0.0)
+        for start in range(500, 1_000, 100):
+            ids = [str(number) for number in range(start, start + 100)]
+            again.accept(delivery_of(ids), 0.0, remember_last=False)
+        late += sum(int(one) >= 500 for one in reservoir_ids(again))
+    assert 900 <= late <= 1_100
+
+
+def test_what_was_confirmed_or_failed_stays_so_through_a_checkpoint() -> None:
+    sample = fed(SampleSize(5), 5)
+    one, other, *_ = sample.objects()
+    one.state = SampleState.CONFIRMED
+    other.state, other.error = SampleState.FAILED, SyncError(type="X", details="why")
+    again = sample_of(SampleSize(5))
+    again.restore(sample.memory(), 0.0)
+    states = {member.accepted.external_id: member for member in again.objects()}
+    assert states[one.accepted.external_id].state is SampleState.CONFIRMED
+    failed = states[other.accepted.external_id]
+    assert (failed.state, failed.error) == (SampleState.FAILED, other.error)
+    assert len(again.pending()) == len(sample.pending())
+
+
+def test_who_wants_no_sample_gets_none_from_a_checkpoint() -> None:
+    again = sample_of(SampleSize(0))
+    again.restore(fed(SampleSize(5), 5).memory(), 0.0)
+    assert list(again.objects()) == []

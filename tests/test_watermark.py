@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pusher.model import Chunk
+from pusher.model import Chunk, Position, origin_of
 from pusher.watermark import MESSAGE_OVERHEAD_BYTES, Ledger
 
 
@@ -57,13 +57,88 @@ def test_the_watermark_waits_for_the_gap() -> None:
     assert (ledger.watermark, ledger.pending, ledger.held_bytes) == (3, 0, 0)
 
 
-def test_a_chunk_is_found_by_its_number_while_it_is_open() -> None:
+def test_a_message_is_found_by_its_origin_while_it_is_open() -> None:
     ledger = Ledger()
-    chunk = admitted(ledger, 1)
-    assert ledger.chunk(chunk.number) is chunk
-    ledger.settle([(chunk.number, 1)])
-    with pytest.raises(KeyError):
-        ledger.chunk(chunk.number)
+    chunk = Chunk(b"{1}\n\n{2}\n", "in", 100, 7, 3)
+    ledger.admit(chunk)
+    ledger.expect(chunk, 2)
+    assert ledger.line_of(origin_of(chunk.number, 1)) == ("in", (9, 105, b"{2}"))
+
+
+def test_lines_that_are_copied_out_let_go_of_their_chunk() -> None:
+    ledger = Ledger()
+    chunk = Chunk(b"{1}\n" * 1_000, "in", 0, 1, 1_000)
+    ledger.admit(chunk)
+    ledger.expect(chunk, 2)
+    assert ledger.sparse() == {chunk.number: chunk}
+    lines = {5: (6, 20, b"{1}"), 900: (901, 3_600, b"{1}")}
+    assert not ledger.replace(chunk.number, {5: lines[5]}), "one of two is not all"
+    before = ledger.held_bytes
+    assert ledger.replace(chunk.number, lines)
+    assert ledger.held_bytes < before - 3_000
+    assert ledger.sparse() == {}
+    assert ledger.line_of(origin_of(chunk.number, 900)) == ("in", lines[900])
+    ledger.settle([(chunk.number, 2)])
+    assert (ledger.held_bytes, ledger.watermark) == (0, 1)
+
+
+def test_a_chunk_that_is_still_full_is_not_taken_apart() -> None:
+    ledger = Ledger()
+    chunk = Chunk(b"{1}\n" * 100, "in", 0, 1, 100)
+    ledger.admit(chunk)
+    ledger.expect(chunk, 60)
+    assert ledger.sparse() == {}
+
+
+def test_what_is_parked_stays_pending_and_holds_the_watermark_but_no_memory() -> None:
+    ledger = Ledger()
+    admitted(ledger, 3)
+    admitted(ledger, 1)
+    ledger.park([(1, 2)])
+    ledger.settle([(1, 1), (2, 1)])
+    assert (ledger.pending, ledger.parked, ledger.watermark) == (2, 2, 0)
+    assert ledger.held_bytes == 0
+    assert ledger.lag_bytes == 20
+
+
+def test_a_chunk_that_was_not_read_to_its_end_holds_the_watermark() -> None:
+    ledger = Ledger()
+    chunk = chunk_of()
+    ledger.admit(chunk)
+    ledger.expect(chunk, 1, is_whole=False)
+    ledger.settle([(1, 1)])
+    assert (ledger.pending, ledger.watermark) == (0, 0)
+
+
+def positioned(ledger: Ledger, source: str, end: int, count: int, skipped: int = 0) -> Chunk:
+    chunk = Chunk(b"x" * 10, source, end - 10, 1, 1, end=Position(end, end, f"{source}{end}"))
+    ledger.admit(chunk)
+    ledger.expect(chunk, count, skipped=skipped)
+    return chunk
+
+
+def test_each_source_is_settled_up_to_its_last_chunk_without_a_gap_before_it() -> None:
+    ledger = Ledger()
+    positioned(ledger, "a", 10, 1)
+    positioned(ledger, "a", 20, 2, skipped=5)
+    positioned(ledger, "b", 10, 1)
+    ledger.settle([(1, 1), (3, 1)])
+    assert ledger.positions == {"a": Position(10, 10, "a10")}
+    assert ledger.settled == 1
+    ledger.settle([(2, 2)])
+    assert ledger.positions == {"a": Position(20, 20, "a20"), "b": Position(10, 10, "b10")}
+    assert ledger.settled == 9
+
+
+def test_what_an_earlier_run_has_settled_counts_on() -> None:
+    ledger = Ledger()
+    ledger.resume({"a": Position(10, 10, "a10")}, 7)
+    positioned(ledger, "b", 10, 1)
+    ledger.settle([(1, 1)])
+    assert ledger.positions.keys() == {"a", "b"}
+    assert ledger.settled == 8
+    ledger.start_pass({})
+    assert (ledger.positions, ledger.settled) == ({}, 8)
 
 
 def test_settling_more_than_was_read_is_an_error() -> None:
@@ -81,11 +156,23 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = Ledger()
         self.chunks: list[Chunk] = []
         self.open_counts: list[int] = []
+        self.parked: list[int] = []
 
     @rule(message_count=st.integers(0, 5), size=st.integers(0, 1_000))
     def read(self, message_count: int, size: int) -> None:
         self.chunks.append(admitted(self.ledger, message_count, size))
         self.open_counts.append(message_count)
+        self.parked.append(0)
+
+    @precondition(lambda self: any(self.open_counts))
+    @rule(data=st.data())
+    def park(self, data: st.DataObject) -> None:
+        open_places = [place for place, count in enumerate(self.open_counts) if count]
+        place = data.draw(st.sampled_from(open_places))
+        count = data.draw(st.integers(1, self.open_counts[place]))
+        self.open_counts[place] -= count
+        self.parked[place] += count
+        self.ledger.park([(self.chunks[place].number, count)])
 
     @precondition(lambda self: any(self.open_counts))
     @rule(data=st.data())
@@ -102,14 +189,21 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_model(self) -> None:
         is_open = [place for place, count in enumerate(self.open_counts) if count]
-        first_open = is_open[0] if is_open else len(self.open_counts)
+        gaps = [
+            place for place, count in enumerate(self.open_counts) if count or self.parked[place]
+        ]
+        first_open = gaps[0] if gaps else len(self.open_counts)
         assert self.ledger.watermark == first_open
-        assert self.ledger.pending == sum(self.open_counts)
+        assert self.ledger.pending == sum(self.open_counts) + sum(self.parked)
         held = sum(len(self.chunks[place].data) for place in is_open)
-        held += MESSAGE_OVERHEAD_BYTES * self.ledger.pending
+        held += MESSAGE_OVERHEAD_BYTES * sum(self.open_counts)
         assert held <= self.ledger.held_bytes <= held + 4_096 * len(is_open)
         for place in is_open:
-            assert self.ledger.chunk(self.chunks[place].number) is self.chunks[place]
+            origin = origin_of(self.chunks[place].number, 0)
+            if self.chunks[place].data:
+                assert self.ledger.line_of(origin)[1][2] == self.chunks[place].data
+        assert self.ledger.lag_bytes == sum(len(one.data) for one in self.chunks[first_open:])
+        assert self.ledger.parked == sum(self.parked)
 
 
 LedgerMachine.TestCase.settings = settings(deadline=None, max_examples=100)

@@ -1,6 +1,7 @@
 """Where change streams come from."""
 
+from pusher.sources.letters import LetterFilter
 from pusher.sources.lines import LineSource
 from pusher.sources.opening import open_source
 
-__all__ = ["LineSource", "open_source"]
+__all__ = ["LetterFilter", "LineSource", "open_source"]

@@ -12,26 +12,23 @@ import fcntl
 import os
 import stat
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from pusher.errors import InputError, UsageError
-from pusher.model import Chunk
+from pusher.model import Chunk, Position
+from pusher.sources.cutting import cut_into_chunks, pass_over
 from pusher.sources.decompressing import decompressed
+from pusher.sources.letters import LetterFilter, unwrapped
 
 __all__ = ["LineSource"]
 
 CHUNK_BYTES = 256 << 10
 READ_AHEAD_CHUNKS = 4
 PIPE_BYTES = 1 << 20
-OVERSIZED_HEAD_BYTES = 4 << 10
 STDIN = "-"
-
-_FEED_BYTES = 1 << 20
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +40,8 @@ class _Input:
     start: int = 0
     end: int | None = None
     is_regular: bool = False
+    letters: LetterFilter | None = None
+    """It holds dead letters, whose original lines are read."""
 
 
 class LineSource:
@@ -51,31 +50,68 @@ class LineSource:
     Args:
         inputs: paths, or "-" for standard input.
         max_line_bytes: a longer line is passed on without being kept.
+        letter_files: those of the inputs that are files of dead letters.
+        letters: which of their lines are read.
 
     Raises:
         UsageError: an input does not exist or cannot be read.
     """
 
-    def __init__(self, inputs: Sequence[str | Path], *, max_line_bytes: int = 32 << 20) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[str | Path],
+        *,
+        max_line_bytes: int = 32 << 20,
+        letter_files: Container[str | Path] = (),
+        letters: LetterFilter | None = None,
+    ) -> None:
         self._inputs = [_examined(name) for name in inputs]
+        for entry, name in zip(self._inputs, inputs, strict=True):
+            if name in letter_files:
+                entry.letters = letters or LetterFilter()
+        _tell_apart(self._inputs)
         self._max_line_bytes = max_line_bytes
+        self._keeps_fingerprints = False
+        self._positions: dict[str, Position] = {}
         self.name = self._inputs[0].name if len(self._inputs) == 1 else f"{len(inputs)} inputs"
         self.can_be_read_again = all(entry.is_regular for entry in self._inputs)
         self.size_bytes = self._size_bytes() if self.can_be_read_again else None
         self.read_bytes = 0
+        self.letter_paths = [
+            entry.path.resolve() for entry in self._inputs if entry.letters and entry.path
+        ]
+        """The files of dead letters among the inputs."""
 
     def __repr__(self) -> str:
         return f"<LineSource {self.name}, {self.read_bytes} bytes read>"
+
+    def keep_fingerprints(self) -> None:
+        """Say with each chunk where it ends, so that a later run can go on from there."""
+        self._keeps_fingerprints = True
+
+    def resume(self, positions: Mapping[str, Position]) -> None:
+        """Let the next reading begin at these positions, by the names of the inputs.
+
+        What comes before them is read, and checked, but not passed on.
+
+        Raises:
+            UsageError: there is no such input.
+        """
+        for name in positions.keys() - {entry.name for entry in self._inputs}:
+            raise UsageError(f"the checkpoint is of a run that also read {name}")
+        self._positions = dict(positions)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the chunks of all inputs. A second call reads again what the first one read.
 
         Raises:
             InputError: an input is damaged, cannot be read any more, or shrank between readings.
+            UsageError: an input is not the one that its position belongs to.
         """
+        positions, self._positions = self._positions, {}
         handoff = _Handoff(asyncio.get_running_loop(), READ_AHEAD_CHUNKS)
         thread = threading.Thread(
-            target=_fill, args=(handoff, self._read()), name="pusher-reader", daemon=True
+            target=_fill, args=(handoff, self._read(positions)), name="pusher-reader", daemon=True
         )
         thread.start()
         try:
@@ -86,16 +122,34 @@ class LineSource:
                 if isinstance(item, Exception):
                     raise item
                 yield item
+                handoff.let_in(item)
         finally:
             handoff.close()
 
     def _size_bytes(self) -> int:
         return sum(_file_size(entry) - entry.start for entry in self._inputs if entry.end is None)
 
-    def _read(self) -> Iterator[Chunk]:
+    def _read(self, positions: Mapping[str, Position]) -> Iterator[Chunk]:
+        self._check_files(positions)
         for entry in self._inputs:
-            blocks = decompressed(self._blocks(entry), entry.name)
-            yield from cut_into_chunks(blocks, entry.name, self._max_line_bytes)
+            chunks = cut_into_chunks(
+                decompressed(self._blocks(entry), entry.name),
+                entry.name,
+                self._max_line_bytes,
+                after=positions.get(entry.name),
+                keeps_fingerprints=self._keeps_fingerprints,
+            )
+            yield from chunks if entry.letters is None else unwrapped(chunks, entry.letters)
+
+    def _check_files(self, positions: Mapping[str, Position]) -> None:
+        """Check several files before the first of them is read, as it may have grown."""
+        entries = [entry for entry in self._inputs if entry.name in positions]
+        for entry in entries if len(entries) > 1 else []:
+            if entry.is_regular:
+                before = self.read_bytes, entry.end
+                blocks = decompressed(self._blocks(entry), entry.name)
+                pass_over(blocks, positions[entry.name], entry.name, self._max_line_bytes)
+                self.read_bytes, entry.end = before
 
     def _blocks(self, entry: _Input) -> Iterator[bytes]:
         """Yield what each read returns. A pipe gives what it has, without waiting for more."""
@@ -146,6 +200,15 @@ def _examined(name: str | Path) -> _Input:
     return _Input(shown, path, is_regular=stat.S_ISREG(info.st_mode))
 
 
+def _tell_apart(inputs: list[_Input]) -> None:
+    """Number the inputs that are named more than once: a checkpoint knows them by their names."""
+    seen: Counter[str] = Counter()
+    for entry in inputs:
+        seen[entry.name] += 1
+        if seen[entry.name] > 1:
+            entry.name += f" ({seen[entry.name]})"
+
+
 def _file_size(entry: _Input) -> int:
     return (os.fstat(0) if entry.path is None else entry.path.stat()).st_size
 
@@ -176,110 +239,12 @@ def _widen_pipe(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-def cut_into_chunks(
-    blocks: Iterator[bytes], name: str, max_line_bytes: int = 32 << 20
-) -> Iterator[Chunk]:
-    """Cut blocks at line ends; a byte-order mark is passed over.
-
-    A last line without an end counts as a line.
-    """
-    first = b""
-    for block in blocks:
-        first += block
-        if len(first) >= len(_BOM):
-            break
-    offset = len(_BOM) if first.startswith(_BOM) else 0
-    cutter = _Cutter(name, offset, max_line_bytes)
-    for block in chain((first[offset:],), blocks):
-        # A decompressed block may be large, and a chunk must not be.
-        for start in range(0, len(block), _FEED_BYTES):
-            yield from cutter.feed(block[start : start + _FEED_BYTES])
-    yield from cutter.finish()
-
-
-class _Cutter:
-    """Keeps the unfinished line between two blocks, and the position in the source."""
-
-    def __init__(self, name: str, offset: int, max_line_bytes: int) -> None:
-        self._name = name
-        self._offset = offset
-        self._line = 1
-        self._max_line_bytes = max_line_bytes
-        self._tail: list[bytes] = []
-        self._tail_bytes = 0
-        self._skipped_bytes = 0
-        self._skipped_head = b""
-
-    def feed(self, block: bytes) -> Iterator[Chunk]:
-        """Take a block; yield the lines that end in it."""
-        start = 0
-        if self._skipped_bytes:
-            end = block.find(b"\n")
-            if end < 0:
-                self._skipped_bytes += len(block)
-                return
-            start = end + 1
-            yield self._oversized(self._skipped_head, self._skipped_bytes + end)
-            self._skipped_bytes = 0
-        cut = block.rfind(b"\n", start) + 1
-        if cut:
-            data = b"".join((*self._tail, block[start:cut]))
-            self._tail, self._tail_bytes = [], 0
-            yield from self._whole_lines(data)
-        else:
-            cut = start
-        if cut < len(block):
-            self._tail.append(block[cut:])
-            self._tail_bytes += len(block) - cut
-            if self._tail_bytes > self._max_line_bytes:
-                self._skipped_head = b"".join(self._tail)[:OVERSIZED_HEAD_BYTES]
-                self._skipped_bytes = self._tail_bytes
-                self._tail, self._tail_bytes = [], 0
-
-    def finish(self) -> Iterator[Chunk]:
-        """Yield the last line, where it has no end."""
-        if self._skipped_bytes:
-            yield self._oversized(self._skipped_head, self._skipped_bytes)
-        elif self._tail:
-            yield from self._whole_lines(b"".join(self._tail))
-
-    def _whole_lines(self, data: bytes) -> Iterator[Chunk]:
-        if len(data) <= self._max_line_bytes:
-            yield self._chunk(data)
-            return
-        start = position = 0
-        while position < len(data):
-            end = data.find(b"\n", position) + 1 or len(data)
-            line_bytes = end - position - data.endswith(b"\n", position, end)
-            if line_bytes > self._max_line_bytes:
-                if start < position:
-                    yield self._chunk(data[start:position])
-                head = data[position : position + min(line_bytes, OVERSIZED_HEAD_BYTES)]
-                yield self._oversized(head, line_bytes)
-                start = end
-            position = end
-        if start < len(data):
-            yield self._chunk(data[start:])
-
-    def _chunk(self, data: bytes) -> Chunk:
-        line_count = data.count(b"\n") + (not data.endswith(b"\n"))
-        chunk = Chunk(data, self._name, self._offset, self._line, line_count)
-        self._offset += len(data)
-        self._line += line_count
-        return chunk
-
-    def _oversized(self, head: bytes, line_bytes: int) -> Chunk:
-        chunk = Chunk(head, self._name, self._offset, self._line, 1, oversized_bytes=line_bytes)
-        self._offset += line_bytes + 1
-        self._line += 1
-        return chunk
-
-
 class _Handoff:
-    """A bounded queue from a thread to the event loop."""
+    """A bounded queue from a thread to the event loop. A large chunk takes several places."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, capacity: int) -> None:
         self._loop = loop
+        self._capacity = capacity
         self._free = threading.Semaphore(capacity)
         self._items: deque[Chunk | Exception | None] = deque()
         self._arrived = asyncio.Event()
@@ -287,14 +252,26 @@ class _Handoff:
 
     def put(self, item: Chunk | Exception | None) -> bool:
         """Called in the thread. Waits for room; False when nobody wants the item any more."""
-        self._free.acquire()
-        if self._is_closed:
+        places = self._places(item)
+        if not self._take(places):
             return False
         self._items.append(item)
         try:
             self._loop.call_soon_threadsafe(self._arrived.set)
         except RuntimeError:  # The loop has ended while we were reading.
             return False
+        if places == self._capacity:
+            # While so large a chunk waits, the next one is not even put together.
+            if not self._take(places):
+                return False
+            self._free.release(places)
+        return True
+
+    def _take(self, places: int) -> bool:
+        for _ in range(places):
+            self._free.acquire()
+            if self._is_closed:
+                return False
         return True
 
     async def get(self) -> Chunk | Exception | None:
@@ -302,14 +279,21 @@ class _Handoff:
         while not self._items:
             self._arrived.clear()
             await self._arrived.wait()
-        self._free.release()
         return self._items.popleft()
+
+    def let_in(self, item: Chunk) -> None:
+        """Called in the event loop. An item was passed on: there is room again."""
+        self._free.release(self._places(item))
 
     def close(self) -> None:
         """Called in the event loop. Lets the thread end at its next item."""
         self._is_closed = True
         self._items.clear()
-        self._free.release()
+        self._free.release(self._capacity)
+
+    def _places(self, item: Chunk | Exception | None) -> int:
+        size = len(item.data) if isinstance(item, Chunk) else 0
+        return min(self._capacity, 1 + size // (2 * CHUNK_BYTES))
 
 
 def _fill(handoff: _Handoff, chunks: Iterator[Chunk]) -> None:

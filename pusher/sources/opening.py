@@ -12,6 +12,7 @@ import orjson
 
 from pusher.errors import InputError, UsageError
 from pusher.sources.decompressing import decompressed
+from pusher.sources.letters import LetterFilter
 from pusher.sources.lines import STDIN, LineSource
 
 __all__ = ["open_source"]
@@ -23,22 +24,43 @@ _DEAD_LETTER_KEYS = frozenset({"reason", "run_id", "attempts"})
 _FIRST_LINE_BYTES_MAX = 1 << 20
 
 
-def open_source(specs: Sequence[str | Path], *, max_line_bytes: int = 32 << 20) -> LineSource:
+def open_source(
+    specs: Sequence[str | Path],
+    *,
+    max_line_bytes: int = 32 << 20,
+    letters: LetterFilter | None = None,
+) -> LineSource:
     """Open what `specs` name: "-", files, directories (all below, by name), globs.
 
     Directories and globs pass over dead-letter files, which are known by their content, and hidden
     files. A directory stands for its files that end in .ndjson, .jsonl or .json, also with .gz or
-    .zst.
+    .zst. A dead-letter file that is named outright stands for the original lines in it.
+
+    Args:
+        specs: what to open.
+        max_line_bytes: longer lines are passed on without being kept.
+        letters: only dead-letter files are meant, and these of their lines.
 
     Raises:
         UsageError: nothing is there, or it cannot be read.
     """
     inputs: list[str | Path] = []
+    named = {Path(spec) for spec in specs}
     for spec in specs:
         inputs.extend(_expanded(spec))
     if inputs.count(STDIN) > 1:
         raise UsageError("standard input can be read only once")
-    return LineSource(inputs, max_line_bytes=max_line_bytes)
+    letter_files = {
+        one
+        for one in inputs
+        if isinstance(one, Path) and one in named and _is_dead_letter_file(one)
+    }
+    for one in inputs if letters is not None else ():
+        if one not in letter_files:
+            raise UsageError(f"{one}: is not a file of dead letters")
+    return LineSource(
+        inputs, max_line_bytes=max_line_bytes, letter_files=letter_files, letters=letters
+    )
 
 
 def _expanded(spec: str | Path) -> list[str | Path]:
@@ -58,8 +80,6 @@ def _expanded(spec: str | Path) -> list[str | Path]:
             return _matching(text)
     except OSError as error:
         raise UsageError(f"{text}: {error.strerror}") from error
-    if path.is_file() and _is_dead_letter_file(path):
-        raise UsageError(f"{text}: is a file of dead letters, not of messages")
     return [path]
 
 

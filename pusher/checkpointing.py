@@ -1,0 +1,182 @@
+"""Keep the checkpoint: how far the run is, written while it goes on and at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import anyio
+import anyio.to_thread
+
+from pusher.admission import Admission
+from pusher.checkpoint import CheckpointFile
+from pusher.dead_letters import DeadLetters
+from pusher.errors import DiskError
+from pusher.model import Halt, HaltKind, Position
+from pusher.resuming import CheckpointState, encode
+from pusher.sampling import Sample
+from pusher.stopping import Stopping
+from pusher.tally import Tally
+from pusher.watermark import Ledger
+
+__all__ = ["Checkpointer"]
+
+WRITE_EVERY_S = 0.2
+_SHARE_OF_TIME = 0.05
+"""Putting a checkpoint together may not take more of the time than that."""
+
+
+class Checkpointer:
+    """Writes the checkpoint of one run.
+
+    What it writes is put together without a pause, so it holds at one moment.
+
+    Args:
+        file: open, and locked.
+        earlier: what an earlier run of the same chain left, or None.
+        run_id: of this run.
+        ledger: how far each source is settled.
+        tally: rejections.
+        sample: what is to be confirmed.
+        dead_letters: of this run.
+        admission: the limit that it has found.
+        stopping: told when the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        file: CheckpointFile,
+        earlier: CheckpointState | None,
+        run_id: str,
+        *,
+        ledger: Ledger,
+        tally: Tally,
+        sample: Sample,
+        dead_letters: DeadLetters,
+        admission: Admission,
+        stopping: Stopping,
+    ) -> None:
+        self._file = file
+        self._run_id = run_id
+        self._ledger = ledger
+        self._tally = tally
+        self._sample = sample
+        self._dead_letters = dead_letters
+        self._admission = admission
+        self._stopping = stopping
+        self._is_to_rewind = earlier is not None and not earlier.complete
+        self._earlier = earlier
+        self._phase = 1
+        self._start: Mapping[str, Position] = {}
+        self._letters_from = dead_letters.length_bytes
+        self._rejected_before = 0  # This phase.
+        if earlier is not None:
+            self._start = earlier.positions if earlier.complete else earlier.start
+            if not earlier.complete:
+                self._phase = earlier.phase
+                self._letters_from = earlier.dead_letters_from
+                self._rejected_before = earlier.rejected_before
+        self.rejected_earlier = self._rejected_before
+        """Messages that earlier runs of this chain have rejected."""
+        self._written: tuple[object, ...] = self._mark()
+
+    def __repr__(self) -> str:
+        return f"<Checkpointer of {self._file!r}>"
+
+    @property
+    def first_phase(self) -> int:
+        """The phase that the earlier run did not finish."""
+        return self._phase
+
+    @property
+    def start(self) -> Mapping[str, Position]:
+        """Where each pass over the input begins."""
+        return self._start
+
+    async def rewind(self) -> None:
+        """Take back the letters of messages that are read again; the input was checked before.
+
+        Raises:
+            DiskError: the file of dead letters cannot be changed.
+        """
+        if not self._is_to_rewind or self._earlier is None:
+            return
+        self._is_to_rewind = False
+        positions = self._earlier.positions
+
+        def is_settled(source: str, line: int) -> bool:
+            position = positions.get(source)
+            return position is not None and line <= position.lines
+
+        self.rejected_earlier = self._rejected_before + await anyio.to_thread.run_sync(
+            self._dead_letters.rewind, self._letters_from, is_settled
+        )
+
+    def begin_phase(self, number: int) -> None:
+        """All of the phases before is settled, and the input is read again."""
+        self._phase = number
+        self._letters_from = self._dead_letters.length_bytes
+        self._rejected_before = self.rejected_earlier + self._tally.rejected
+        self._ledger.start_pass(self._start)
+
+    async def keep(self) -> None:
+        """Write what has changed, again and again, for ever: the caller cancels it."""
+        wait_s = WRITE_EVERY_S
+        while True:
+            await anyio.sleep(wait_s)
+            started_s = time.perf_counter()
+            mark = self._mark()
+            if mark == self._written:
+                continue
+            data = self._encoded(is_complete=False)
+            wait_s = max(WRITE_EVERY_S, (time.perf_counter() - started_s) / _SHARE_OF_TIME)
+            try:
+                # Not to be cut off: the last write must not meet one that is still under way.
+                with anyio.CancelScope(shield=True):
+                    await self._file.write(data)
+            except DiskError as error:
+                self._stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
+                return
+            self._written = mark
+
+    def recall(self) -> None:
+        """Nothing was added since a run ended well: what it found still holds."""
+        earlier = self._earlier
+        if earlier is not None and earlier.complete and not self._tally.read:
+            self.rejected_earlier = earlier.rejected_before
+            self._sample.restore(earlier.sample, time.monotonic())
+
+    async def finish(self, *, is_complete: bool) -> None:
+        """Write the last state, unless this run has changed nothing.
+
+        Raises:
+            DiskError: it could not be written.
+        """
+        if self._earlier is not None and not is_complete and not self._tally.read:
+            return
+        if is_complete:
+            self._rejected_before = self.rejected_earlier + self._tally.rejected
+        with anyio.CancelScope(shield=True):
+            await self._file.write(self._encoded(is_complete=is_complete))
+
+    def _mark(self) -> tuple[object, ...]:
+        """Differs when there is something new to write."""
+        tally = self._tally
+        return self._phase, self._ledger.watermark, tally.delivered, tally.rejected
+
+    def _encoded(self, *, is_complete: bool) -> bytes:
+        return encode(
+            CheckpointState(
+                run_id=self._run_id,
+                phase=self._phase,
+                start=dict(self._start),
+                positions=dict(self._ledger.positions),
+                settled=self._ledger.settled,
+                rejected_before=self._rejected_before,
+                dead_letters=self._dead_letters.name,
+                dead_letters_from=self._letters_from,
+                sample=self._sample.memory(),
+                concurrency=self._admission.limit,
+                complete=is_complete,
+            )
+        )

@@ -1,0 +1,80 @@
+"""What a checkpoint says: from where, and with what in mind, a later run goes on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from pusher.errors import UsageError
+from pusher.model import Position
+from pusher.sampling import SampleMemory
+
+__all__ = ["CheckpointState", "decode", "encode"]
+
+VERSION = 1
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a chain of runs is: a run that was killed, and those that went on from it.
+
+    Attributes:
+        version: of this form.
+        run_id: of the chain; its dead letters carry it.
+        phase: which pass over the input is under way, from 1.
+        start: where each pass begins: behind what an earlier chain has finished.
+        positions: how far each source is settled in this pass.
+        settled: messages settled before these positions, in all passes.
+        rejected_before: dead letters of the passes before this one; of all, once it is complete.
+        dead_letters: their file.
+        dead_letters_from: where in it those of this pass begin.
+        sample: what is to be confirmed.
+        concurrency: the limit on requests in flight that was found.
+        complete: the run ended well, so that the next one begins a new chain.
+    """
+
+    version: int = VERSION
+    run_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    phase: Annotated[int, Meta(ge=1)] = 1
+    start: dict[str, Position] = {}
+    positions: dict[str, Position] = {}
+    settled: Count = 0
+    rejected_before: Count = 0
+    dead_letters: str
+    dead_letters_from: Count = 0
+    sample: SampleMemory = SampleMemory()
+    concurrency: Annotated[int, Meta(ge=1)] | None = None
+    complete: bool = False
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+def encode(state: CheckpointState) -> bytes:
+    """Write a state as one JSON object and a line end."""
+    return msgspec.json.encode(state) + b"\n"
+
+
+def decode(data: bytes, name: str) -> CheckpointState:
+    """Read a state.
+
+    Args:
+        data: what `encode` has written.
+        name: the file's, for the error.
+
+    Raises:
+        UsageError: it is no checkpoint, or one that a later version wrote.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).version
+        if version != VERSION:
+            raise UsageError(
+                f"{name}: a checkpoint of form {version}, which this version cannot read"
+            )
+        return msgspec.json.decode(data, type=CheckpointState)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{name}: is not a checkpoint, or is damaged: {error}") from error
