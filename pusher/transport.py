@@ -7,20 +7,26 @@ secrets. Retrying is the sender's matter; only a 401 is, with a new token, tried
 from __future__ import annotations
 
 import asyncio
-import io
+import re
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 import anyio
+import msgspec
 import yarl
 
 from pusher.errors import UsageError
 from pusher.model import Answer, Failure
 from pusher.protocol import error_text
 from pusher.refreshing import TOKEN_PATH, Refresher
+from pusher.tls import client_context
 from pusher.version import __version__
 
 __all__ = ["HttpTransport", "checked_url", "is_loopback"]
@@ -29,6 +35,7 @@ ANSWER_BYTES_MAX = 8 << 20
 KEEPALIVE_S = 30.0
 
 _LARGE_BODY_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 
 
 def checked_url(url: str, name: str = "--url") -> str:
@@ -75,9 +82,14 @@ class HttpTransport:
         timeout_s: for a whole request and its answer.
         connect_timeout_s: for the connection alone.
         refresher: gets a new token on a 401, whereupon the request is sent once more.
+        ca_file: trust the authorities in this PEM file only.
+        client_cert: PEM file with the client's certificate.
+        client_key: PEM file with its key, where that is not in the same file.
+        headers: names and values that each request to the bridge carries besides.
+        proxy: address of an HTTP proxy; its credentials, where it has some, go to the proxy only.
 
     Raises:
-        UsageError: the address cannot be used.
+        UsageError: an address, a file or a header cannot be used.
     """
 
     def __init__(
@@ -89,14 +101,23 @@ class HttpTransport:
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
         refresher: Refresher | None = None,
+        ca_file: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        proxy: str | None = None,
     ) -> None:
         self._base = checked_url(url)
+        self._tls = client_context(ca_file, client_cert, client_key)
         self._refresher = refresher
         self._token_url = ""
         if refresher is not None:
             address = refresher.token_url or self._base + TOKEN_PATH
             self._token_url = checked_url(address, "token_url")
         self._secrets: set[str] = set()
+        self._proxy, self._proxy_headers = self._proxy_of(proxy)
+        self._own_headers = {_checked_name(name): _checked(value) for name, value in headers}
+        self._keep_secret(*self._own_headers.values())
         self._keep_secret(token, api_key, *(refresher.secrets if refresher else ()))
         self._credential_query = f"hapikey={quote(api_key, safe='')}" if api_key else ""
         self._headers = {
@@ -116,7 +137,7 @@ class HttpTransport:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls),
             timeout=self._timeout,
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -140,11 +161,16 @@ class HttpTransport:
         """Send one request, once (see `Transport`); after a refresh, once more."""
         url = self._url(path, query)
         token, refreshes = self._token, self._refreshes
-        headers = dict(_JSON_HEADERS) if body is not None else {}
+        headers = dict(self._own_headers)
+        if body is not None:
+            headers.update(_JSON_HEADERS)
         answer = await self._exchange(method, url, _bearing(token, headers), body)
         is_refused = isinstance(answer, Answer) and answer.status == 401
         if is_refused and await self._has_new_token(token, refreshes):
             answer = await self._exchange(method, url, _bearing(self._token, headers), body)
+        elif is_refused and isinstance(answer, Answer) and self._refresher is not None:
+            text = f"{error_text(answer)}; no new token: {self._refresher.trouble}"
+            answer = replace(answer, body=msgspec.json.encode({"message": text}))
         return answer
 
     async def _has_new_token(self, refused: str | None, refreshes: int) -> bool:
@@ -184,12 +210,20 @@ class HttpTransport:
         """One request and its answer; `is_secret` where the answer is meant to hold a secret."""
         if self._session is None:
             raise RuntimeError("HttpTransport is used before it is entered")
-        data: bytes | io.BytesIO | None = body
+        data: bytes | AsyncIterator[memoryview] | None = body
         if body is not None and len(body) > _LARGE_BODY_BYTES:
-            data = io.BytesIO(body)  # Sent in pieces, so that other requests go on meanwhile.
+            # Other requests go on meanwhile. (A BytesIO would be copied.)
+            data = _in_pieces(body)
+            headers = {**headers, "Content-Length": str(len(body))}
         try:
             async with self._session.request(
-                method, url, data=data, headers=headers, allow_redirects=False
+                method,
+                url,
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._proxy,
+                proxy_headers=self._proxy_headers,
             ) as response:
                 answer = await _read(response)
                 is_data = 200 <= response.status < 300 and answer[:1] in {b"{", b"["}
@@ -212,6 +246,24 @@ class HttpTransport:
                 self._urls[text] = url
         return url
 
+    def _proxy_of(self, proxy: str | None) -> tuple[yarl.URL | None, dict[str, str]]:
+        """The proxy's address without its credentials, and the header with these."""
+        if proxy is None:
+            return None, {}
+        try:
+            url = yarl.URL(proxy)
+        except ValueError as error:
+            raise UsageError("the proxy's address cannot be used") from error
+        if url.scheme != "http" or not url.host:
+            # It is not shown: what is in it may be a secret.
+            raise UsageError("the proxy's address must begin with http:// and name a host")
+        headers = {}
+        if url.user is not None:
+            credentials = b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+            headers["Proxy-Authorization"] = f"Basic {credentials}"
+            self._keep_secret(url.password, credentials)
+        return url.with_user(None), headers
+
     def _keep_secret(self, *secrets: str | None) -> None:
         for secret in filter(None, secrets):
             self._secrets |= {secret, quote(secret), quote(secret, safe="")}
@@ -226,11 +278,46 @@ class HttpTransport:
         kind, ambiguous = _kind_of(error)
         # The text of a response error would show the whole address.
         detail = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+        if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
+            answered = f" answers {error.status}" if hasattr(error, "status") else ""
+            detail = f"the proxy {self._proxy}{answered}: {detail}"
         if kind == "timeout":
             limit_s = self._timeout.total if ambiguous else self._timeout.sock_connect
             detail = f"no {'answer' if ambiguous else 'connection'} within {limit_s:g} s"
         detail = self._without_secrets(" ".join(detail.split()).encode()).decode()[:300]
         return Failure(kind, detail or type(error).__name__, ambiguous)
+
+
+_OURS = frozenset(
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "proxy-authorization",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _checked_name(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise UsageError(f"--header: {name[:100]!a} is not the name of a header")
+    if name.lower() in _OURS:
+        raise UsageError(f"--header: {name} is set by pusher itself")
+    return name
+
+
+def _checked(value: str) -> str:
+    if not value.isascii() or not value.isprintable():
+        raise UsageError("--header: a value must be printable ASCII")
+    return value
 
 
 _JSON_HEADERS = {"Content-Type": "application/json"}
@@ -239,6 +326,12 @@ _FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 
 def _bearing(token: str | None, headers: dict[str, str]) -> dict[str, str]:
     return {**headers, "Authorization": f"Bearer {token}"} if token else headers
+
+
+async def _in_pieces(body: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(body)
+    for start in range(0, len(view), _PIECE_BYTES):
+        yield view[start : start + _PIECE_BYTES]
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -265,7 +358,7 @@ def _kind_of(
         return "tls", False
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "timeout", False
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)):
         return "connect", False
     if isinstance(error, asyncio.TimeoutError):
         return "timeout", True

@@ -6,23 +6,28 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pusher.cli.values import read_secret
+from pusher.cli.values import DURATION, HEADER, read_secret
 
 if TYPE_CHECKING:
     from pusher.client import BridgeClient
+    from pusher.refreshing import Refresher
 
 __all__ = [
     "Connection",
     "application_options",
     "as_json",
     "connection_options",
+    "door_options",
     "json_option",
     "option",
     "printed",
+    "refresh_options",
+    "refresher_of",
     "talk",
     "with_options",
     "yes_option",
@@ -37,7 +42,7 @@ Exit codes:
   3  the endpoint is gone, is no bridge, or does not accept the credentials
 """
 
-TIMEOUT_S = 30.0
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -78,7 +83,113 @@ def connection_options(command: Command) -> Command:
             " file.",
         ),
         option("--api-key-file", metavar="FILE", help="File with the API key."),
+        option(
+            "--timeout",
+            type=DURATION,
+            default="60s",
+            show_default=True,
+            help="For one request and its answer.",
+        ),
+        option(
+            "--connect-timeout",
+            type=DURATION,
+            default="10s",
+            show_default=True,
+            help="For the connection alone.",
+        ),
+        option(
+            "--ca-file",
+            type=_FILE,
+            help="Trust the authorities in this PEM file, instead of the system's.",
+        ),
+        option("--client-cert", type=_FILE, help="PEM file with our own certificate."),
+        option(
+            "--client-key",
+            type=_FILE,
+            help="PEM file with its key, where that is not in the same file.",
+        ),
+        option(
+            "--header",
+            "headers",
+            type=HEADER,
+            multiple=True,
+            show_default=False,
+            envvar="PUSHER_HEADER",
+            help="Send this header as well; may be given more than once. Visible in `ps`: rather"
+            " set PUSHER_HEADER, with one a line.",
+        ),
     )
+
+
+def refresh_options(command: Command) -> Command:
+    """How a new token is got when the old one is not accepted any more."""
+    return with_options(
+        command,
+        option(
+            "--refresh-token",
+            metavar="T",
+            show_default=False,
+            help="Get a new token with it when the old one expires during the run. Visible in"
+            " `ps`: rather set PUSHER_REFRESH_TOKEN, or use a file.",
+        ),
+        option("--refresh-token-file", metavar="FILE", help="File with the refresh token."),
+        option("--client-id", metavar="ID", help="The application, for the refresh token."),
+        option(
+            "--client-secret",
+            metavar="S",
+            show_default=False,
+            help="The application's secret. Visible in `ps`: rather set PUSHER_CLIENT_SECRET, or"
+            " use a file.",
+        ),
+        option("--client-secret-file", metavar="FILE", help="File with the client secret."),
+        option(
+            "--token-url",
+            metavar="URL",
+            help="Where tokens are given.  [default: /oauth/v1/token below --url]",
+        ),
+    )
+
+
+def refresher_of(options: dict[str, Any]) -> Refresher | None:
+    """Take the refresh options out of all options; None when none is given.
+
+    Raises:
+        click.UsageError: only some of them are given, or a secret cannot be read.
+    """
+    from pusher.refreshing import Refresher  # noqa: PLC0415
+
+    token = read_secret(
+        options.pop("refresh_token", None),
+        options.pop("refresh_token_file", None),
+        "--refresh-token",
+    )
+    secret = read_secret(
+        options.pop("client_secret", None),
+        options.pop("client_secret_file", None),
+        "--client-secret",
+    )
+    client_id, token_url = options.pop("client_id", None), options.pop("token_url", None)
+    given = (token, client_id, secret)
+    if not any(given) and token_url is None:
+        return None
+    if token is None or client_id is None or secret is None:
+        raise click.UsageError("--refresh-token, --client-id and --client-secret go together")
+    return Refresher(client_id, secret, token, token_url=token_url)
+
+
+def door_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What of the options says how a connection is made, for the transport."""
+    from pusher.proxying import proxy_for  # noqa: PLC0415
+
+    return {
+        "timeout_s": options["timeout"],
+        "connect_timeout_s": options["connect_timeout"],
+        "ca_file": options["ca_file"],
+        "client_cert": options["client_cert"],
+        "client_key": options["client_key"],
+        "headers": options["headers"],
+        "proxy": proxy_for(options["url"], os.environ),
+    }
 
 
 def application_options(command: Command) -> Command:
@@ -122,6 +233,8 @@ class Connection:
     token: str | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     app_id: int | None = None
+    door: dict[str, Any] = field(default_factory=dict, repr=False)
+    """How the connection is made: keyword arguments of the transport."""
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Connection:
@@ -145,7 +258,7 @@ class Connection:
         for secret in (token, api_key):
             if secret is not None and not (secret.isascii() and secret.isprintable()):
                 raise click.UsageError("a token or key must be printable ASCII")
-        return cls(options["url"], token, api_key, app_id)
+        return cls(options["url"], token, api_key, app_id, door_options(options))
 
 
 def talk(
@@ -206,7 +319,7 @@ async def _hold(
     from pusher.transport import HttpTransport  # noqa: PLC0415
 
     async with HttpTransport(
-        connection.url, token=connection.token, api_key=connection.api_key, timeout_s=TIMEOUT_S
+        connection.url, token=connection.token, api_key=connection.api_key, **connection.door
     ) as transport:
         policy = RetryPolicy(max_attempts=4 if only_reads else 1, longest_wait_s=30.0)
         patient = PatientTransport(transport, policy, random.Random())

@@ -11,8 +11,18 @@ from typing import Any
 import click
 
 from pusher.sampling import SampleSize
+from pusher.tally import RejectedMax
 
-__all__ = ["DURATION", "SAMPLE", "SIZE", "read_json_object", "read_secret"]
+__all__ = [
+    "CONCURRENCY",
+    "DURATION",
+    "HEADER",
+    "REJECTED_MAX",
+    "SAMPLE",
+    "SIZE",
+    "read_json_object",
+    "read_secret",
+]
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _SIZE_UNITS = {
@@ -28,6 +38,7 @@ _SIZE_UNITS = {
     "mb": 10**6,
     "gb": 10**9,
 }
+_HEADER_SEPARATOR = re.compile(r"[:=]")
 _NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-zA-Z]*)\s*", re.ASCII)
 
 
@@ -79,6 +90,49 @@ class _Sample(click.ParamType[SampleSize]):
         return self.fail(f"{value!r} is not a number of messages or a share, as 1%", param, ctx)
 
 
+class _Concurrency(click.ParamType[int | None]):
+    name = "N|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        if isinstance(value, int):
+            return value
+        if value == "auto":
+            return None
+        if not (value.isascii() and value.isdigit() and int(value)):
+            self.fail(f"{value!r} is neither a number from 1 nor auto", param, ctx)
+        return int(value)
+
+
+class _RejectedMax(click.ParamType[RejectedMax]):
+    name = "N|P%"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> RejectedMax:
+        if isinstance(value, RejectedMax):
+            return value
+        size = SAMPLE.convert(value, param, ctx)
+        return RejectedMax(size.count, size.rate)
+
+
+class _Header(click.ParamType[tuple[str, str]]):
+    name = "NAME: VALUE"
+    envvar_list_splitter = "\n"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, *rest = _HEADER_SEPARATOR.split(value, maxsplit=1)
+        if not rest or not name.strip():
+            # It is not shown: it may hold a secret.
+            self.fail("a header is given as NAME: VALUE or NAME=VALUE", param, ctx)
+        return name.strip(), rest[0].strip()
+
+
 def read_secret(value: str | None, file: str | Path | None, flag: str) -> str | None:
     """A secret from its flag or variable, or from the first line of a file.
 
@@ -116,6 +170,9 @@ def read_json_object(file: Path) -> dict[str, Any]:
     return value
 
 
+CONCURRENCY = _Concurrency()
 DURATION = _Duration()
+HEADER = _Header()
+REJECTED_MAX = _RejectedMax()
 SIZE = _Size()
 SAMPLE = _Sample()
