@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pusher.refreshing import Refresher, Tokens
     from pusher.report import Report
     from pusher.sampling import SampleSize
-    from pusher.sources import LineSource, open_source
+    from pusher.sources import LetterFilter, LineSource, open_source
+    from pusher.tally import RejectedMax
 
 __all__ = [
     "BridgeApiError",
@@ -36,10 +37,12 @@ __all__ = [
     "EndpointError",
     "InputError",
     "Lane",
+    "LetterFilter",
     "LineSource",
     "Pipeline",
     "PusherError",
     "Refresher",
+    "RejectedMax",
     "Report",
     "SampleSize",
     "Settings",
@@ -57,10 +60,12 @@ _HOMES = {
     "EndpointError": "errors",
     "InputError": "errors",
     "Lane": "model",
+    "LetterFilter": "sources",
     "LineSource": "sources",
     "Pipeline": "pipeline",
     "PusherError": "errors",
     "Refresher": "refreshing",
+    "RejectedMax": "tally",
     "Report": "report",
     "SampleSize": "sampling",
     "Settings": "config",

@@ -6,12 +6,13 @@ Keeps the order per object: a message waits while another batch carries its obje
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from msgspec import UNSET
 
-from pusher.model import Batch, Chunk, Lane, ObjectType, SyncMessage, origin_of
+from pusher.model import Batch, Chunk, Lane, ObjectType, SyncMessage, origin_of, place_of
 
 __all__ = ["Batcher"]
 
@@ -31,6 +32,11 @@ class _OpenLane:
     in_flight: set[str | int] = field(default_factory=set)
     waiting: dict[str | int, deque[tuple[int, SyncMessage]]] = field(default_factory=dict)
     freed: set[str | int] = field(default_factory=set)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is held that a new one would not have."""
+        return not (self.messages or self.in_flight or self.waiting)
 
 
 class Batcher:
@@ -59,6 +65,8 @@ class Batcher:
         # Lanes with open messages, oldest first: dicts keep their order.
         self._open: dict[Lane, _OpenLane] = {}
         self._with_freed: dict[Lane, _OpenLane] = {}
+        self.lane_count = 0
+        """Lanes that hold something, or whose objects are in flight."""
         self.waiting_count = 0
         """Messages that wait because their object is in flight."""
 
@@ -129,6 +137,8 @@ class Batcher:
         lane = self._lanes[batch.lane.object_type][batch.lane.store_id]
         ids = batch.ids
         lane.in_flight -= ids
+        if lane.is_idle:
+            self._forget(lane)
         if not lane.waiting or lane.waiting.keys().isdisjoint(ids):
             return
         lane.freed |= lane.waiting.keys() & ids
@@ -152,6 +162,18 @@ class Batcher:
                 else:
                     yield self._batch_of_freed(lane, messages, origins)
 
+    def find(self, chunk_numbers: Container[int]) -> dict[int, dict[int, SyncMessage]]:
+        """The messages held here that came from these chunks: by chunk, and by index in it."""
+        found: dict[int, dict[int, SyncMessage]] = {}
+        for by_store in self._lanes.values():
+            for lane in by_store.values():
+                held = chain(zip(lane.origins, lane.messages, strict=True), *lane.waiting.values())
+                for origin, message in held:
+                    number, index = place_of(origin)
+                    if number in chunk_numbers:
+                        found.setdefault(number, {})[index] = message
+        return found
+
     @property
     def has_turns(self) -> bool:
         """Some waiting messages can go now: `turns` will let them."""
@@ -173,7 +195,13 @@ class Batcher:
             raise TypeError("a message must have a store and a type to join a lane")
         lane = _OpenLane(Lane(store_id, object_type))
         self._lanes.setdefault(object_type, {})[store_id] = lane
+        self.lane_count += 1
         return lane
+
+    def _forget(self, lane: _OpenLane) -> None:
+        """An input may have very many lanes, and most of them rest."""
+        del self._lanes[lane.lane.object_type][lane.lane.store_id]
+        self.lane_count -= 1
 
     def _close(self, lane: _OpenLane, *, is_last_call: bool = False) -> Iterator[Batch]:
         """Turn the open messages into a batch, or several if they are large.
@@ -192,6 +220,8 @@ class Batcher:
                 break
         if not lane.messages:
             self._open.pop(lane.lane, None)
+            if not self._keep_order:
+                self._forget(lane)
 
     def _set_aside(self, lane: _OpenLane) -> bool:
         """Move the open messages that have to wait; false when there is none."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
+from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
+from pusher.tally import RejectedMax
 from pusher.transport import checked_url, is_loopback
 
 __all__ = ["Settings"]
@@ -31,6 +35,8 @@ class Settings:
     """Sent as `Authorization: Bearer`."""
     api_key: str | None = field(default=None, repr=False)
     """Sent as `hapikey`."""
+    refresher: Refresher | None = None
+    """Gets a new token when a 401 comes."""
 
     default_store: str | None = None
     """For lines without `storeId`."""
@@ -45,17 +51,44 @@ class Settings:
     """Open batches leave at the latest after so long."""
     max_line_bytes: int = 32 << 20
 
-    concurrency: int = 16
-    """Requests in flight at most."""
+    concurrency: int | None = None
+    """Requests in flight at most; None finds the best number by itself."""
     rate: float | None = None
     """Requests a second at most."""
     keep_order: bool = True
     """Messages of one object go out in source order, never two at a time."""
     phases: bool = False
     """CONTACT and PRODUCT, then DEAL, then LINE_ITEM, each when the one before was processed."""
+    only_stores: frozenset[str] = frozenset()
+    """Send messages of these stores only; empty for all."""
+    only_types: frozenset[ObjectType] = frozenset()
+    """Send messages of these types only; empty for all."""
+    limit: int | None = None
+    """Send so many messages at most, in each pass over the input."""
+    dry_run: bool = False
+    """Everything but the requests, and no file is written."""
+
     max_attempts: int = 8
+    """So many failures of one request, while others succeed, and its messages are rejected."""
+    give_up_after_s: float = 900.0
+    """The run stops when nothing has succeeded for so long."""
+    max_rejected: RejectedMax | None = None
+    """The run stops when more was rejected."""
+    expect: int | None = None
+    """The run counts as stopped when the input ended with another number of messages."""
+    preflight: bool = True
+    """Prove the address and the credentials before the first message."""
     timeout_s: float = 60.0
     connect_timeout_s: float = 10.0
+    ca_file: Path | None = None
+    """Trust the authorities in this PEM file, instead of the system's."""
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    """PEM files with our own certificate and its key, where the endpoint wants one."""
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    """Names and values that each request carries besides."""
+    proxy: str | None = field(default=None, repr=False)
+    """Address of an HTTP proxy. The command line takes it from the environment."""
     drain_timeout_s: float = 30.0
     """How long an interrupted run may take to deliver what it has read."""
 
@@ -64,6 +97,13 @@ class Settings:
     """Status polls a second; None is 9 a second, or no limit on loopback."""
     confirm_timeout_s: float = 60.0
 
+    memory_bytes: int = 64 << 20
+    """What messages that are not settled may take, with their requests; then reading waits."""
+    max_lag_bytes: int = 1 << 30
+    """With a checkpoint: how far reading may be ahead of the oldest message not settled."""
+
+    checkpoint: Path | None = None
+    """Where a later run goes on from; locked while in use."""
     dead_letters: Path = Path("pusher.dead.ndjson")
     seed: int | None = None
     """For the choice of the sample, and for jitter; None takes a new one."""
@@ -86,7 +126,15 @@ class Settings:
             ("--linger", 0, self.linger_s),
             ("--max-age", 0, self.max_age_s),
             ("--max-line", 1, self.max_line_bytes),
-            ("--concurrency", 1, self.concurrency),
+            ("--concurrency", 1, 1 if self.concurrency is None else self.concurrency),
+            ("--max-attempts", 1, self.max_attempts),
+            ("--give-up-after", 0, self.give_up_after_s),
+            ("--expect", 0, self.expect or 0),
+            ("--limit", 1, 1 if self.limit is None else self.limit),
+            ("--memory", 1 << 20, self.memory_bytes),
+            ("--max-lag", 1, self.max_lag_bytes),
+            ("--timeout", 0.001, self.timeout_s),
+            ("--connect-timeout", 0.001, self.connect_timeout_s),
             ("--drain-timeout", 0, self.drain_timeout_s),
             ("--confirm-timeout", 0, self.confirm_timeout_s),
             ("--confirm", 0, self.confirm.count),
@@ -103,3 +151,18 @@ class Settings:
         if self.confirm_rate is not None:
             return self.confirm_rate
         return None if is_loopback(self.url) else STATUS_POLLS_PER_S
+
+    def transport_options(self) -> dict[str, Any]:
+        """The keyword arguments of an `HttpTransport`."""
+        return {
+            "token": self.token,
+            "api_key": self.api_key,
+            "timeout_s": self.timeout_s,
+            "connect_timeout_s": self.connect_timeout_s,
+            "refresher": self.refresher,
+            "ca_file": self.ca_file,
+            "client_cert": self.client_cert,
+            "client_key": self.client_key,
+            "headers": self.headers,
+            "proxy": self.proxy,
+        }

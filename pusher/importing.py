@@ -208,12 +208,7 @@ class Importer:
         if order.input_digest != self._inventory.digest:
             raise UsageError("the input is not the one that this import was begun with")
         settings = self._settings
-        async with HttpTransport(
-            settings.url,
-            token=settings.token,
-            timeout_s=settings.timeout_s,
-            connect_timeout_s=settings.connect_timeout_s,
-        ) as transport:
+        async with HttpTransport(settings.url, **settings.transport_options()) as transport:
             pipeline = Pipeline(
                 self._open_input(),
                 settings,

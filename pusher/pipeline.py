@@ -1,7 +1,7 @@
 """The push: source -> decode -> batch -> send -> settle -> confirm -> report.
 
-The only room that knows all the others. Between its tasks run two bounded streams, of chunks and of
-batches; everything else is a plain call.
+The only room that knows all the others. Between reading and batching runs a bounded stream of
+chunks; a batch waits for its turn at the endpoint, and everything else is a plain call.
 """
 
 from __future__ import annotations
@@ -11,43 +11,45 @@ import math
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from itertools import islice
 from pathlib import Path
 
 import anyio
 from aiolimiter import AsyncLimiter
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from pusher.admission import Admission
 from pusher.batching import Batcher
+from pusher.checkpoint import CheckpointFile
+from pusher.checkpointing import Checkpointer
 from pusher.config import Settings
 from pusher.confirmer import Confirmer
 from pusher.dead_letters import DeadLetters
 from pusher.decoding import Decoder
+from pusher.dispatching import Dispatcher
 from pusher.errors import DiskError, InputError, UsageError
 from pusher.model import (
     ASSOCIATION_ORDER,
     OBJECT_TYPES,
-    Batch,
     Chunk,
-    Delivery,
     Halt,
     HaltKind,
+    Lane,
     ObjectType,
-    Refusal,
     Rejection,
-    SyncMessage,
     Transport,
-    chunk_counts,
-    place_of,
 )
+from pusher.preflight import preflight
 from pusher.progress import Watched
-from pusher.protocol import encode_messages
+from pusher.protocol import encode_messages, printable
 from pusher.report import PhaseReport, Report, compose_report
+from pusher.resuming import decode as decode_checkpoint
 from pusher.retrying import RetryPolicy
 from pusher.sampling import Sample
+from pusher.selecting import Selection
 from pusher.sender import Errand, Sender
+from pusher.settling import Settlement
 from pusher.sources import LineSource, open_source
 from pusher.stopping import Stopping
 from pusher.tally import Tally
@@ -56,10 +58,15 @@ from pusher.watermark import Ledger
 
 __all__ = ["Pipeline", "push"]
 
-HELD_BYTES_MAX = 64 << 20
-"""What open messages may take. Beyond it reading stops, and open lanes leave, oldest first."""
+READ_AHEAD_CHUNKS = 0
+LARGE_CHUNK_BYTES = 1 << 20
 
-READ_AHEAD_CHUNKS = 1
+LANE_BYTES = 1_300
+"""What an open lane takes besides its messages; measured."""
+
+COUNTED_LANE_BYTES = 450
+"""What a lane's counters take, and that it is known to be taken."""
+
 STOP_GRACE_S = 5.0
 """How long requests under way may go on when the endpoint has turned out to be unusable."""
 
@@ -122,6 +129,8 @@ class Pipeline:
             raise UsageError("--phases reads its input once a phase, so it needs files, not a pipe")
         if not settings.dead_letters.parent.is_dir():
             raise UsageError(f"--dead-letters: {settings.dead_letters.parent} is not a directory")
+        if settings.dead_letters.resolve() in source.letter_paths:
+            raise UsageError("--dead-letters is the file that is to be replayed: name another one")
         self.source = source
         self.tally = Tally()
         self.stopping = stopping or Stopping()
@@ -145,84 +154,172 @@ class Pipeline:
         self._ledger = Ledger()
         self._sample = Sample(settings.confirm, self._rng)
         self._dead_letters = DeadLetters(settings.dead_letters, self.run_id, time.time)
+        self._admission = Admission(settings.concurrency)
+        self._settlement = Settlement(
+            ledger=self._ledger,
+            tally=self.tally,
+            batcher=self._batcher,
+            sample=self._sample,
+            dead_letters=None if settings.dry_run else self._dead_letters,
+            stopping=self.stopping,
+            errand=errand,
+            rejected_max=settings.max_rejected,
+            remembers_last=settings.phases,
+        )
+        self._checkpointer: Checkpointer | None = None
+        self._parked: Mapping[Lane, str] = {}
+        self._unusable: UsageError | None = None
         self._phases: list[PhaseReport] = []
         self._warnings: list[str] = []
-        self._settled = anyio.Event()
-        self._under_way = 0  # Batches that a sender has, or is about to have.
         self._is_complete = False
         self._started_s = 0.0
 
     async def run(self) -> Report:
-        """Push, confirm and report."""
+        """Push, confirm and report.
+
+        Raises:
+            UsageError: the checkpoint cannot be used, or the input is not the one it belongs to.
+        """
         self._started_s = time.monotonic()
         async with AsyncExitStack() as stack:
+            stack.callback(self._dead_letters.close)
+            if self._settings.checkpoint is not None:
+                self._open_checkpoint(self._settings.checkpoint, stack)
             transport = self._transport
             if transport is None:
                 transport = await stack.enter_async_context(self._http_transport())
-            stack.callback(self._dead_letters.close)
             confirmer = Confirmer(
                 transport, self._sample, rate=self._settings.status_rate, rng=self._rng
             )
             async with anyio.create_task_group() as beside:
                 if not self._settings.confirm.is_none:
                     beside.start_soon(confirmer.watch)
-                await self._push(transport, confirmer)
+                if self._checkpointer is not None and not self._settings.dry_run:
+                    beside.start_soon(self._checkpointer.keep)
+                if await self._is_welcome(transport):
+                    await self._push(transport, confirmer)
                 beside.cancel_scope.cancel()
+            if self._unusable is not None:
+                raise self._unusable
             pushed_s = time.monotonic() - self._started_s
             await self._confirm(confirmer)
-        return self._report(pushed_s, confirmer.trouble)
+            halt = self._verdict()
+            halt = await self._last_checkpoint(halt)
+        return self._report(halt, pushed_s, confirmer.trouble)
 
     def _http_transport(self) -> HttpTransport:
-        settings = self._settings
-        return HttpTransport(
-            settings.url,
-            token=settings.token,
-            api_key=settings.api_key,
-            timeout_s=settings.timeout_s,
-            connect_timeout_s=settings.connect_timeout_s,
+        return HttpTransport(self._settings.url, **self._settings.transport_options())
+
+    def _open_checkpoint(self, path: Path, stack: AsyncExitStack) -> None:
+        """Go on where an earlier run has ended, if there was one."""
+        file = CheckpointFile(path)
+        data = file.open()
+        stack.callback(file.close)
+        earlier = decode_checkpoint(data, str(path)) if data else None
+        self.source.keep_fingerprints()
+        if earlier is not None:
+            if not earlier.complete:
+                self.run_id = self._dead_letters.run_id = earlier.run_id
+                self._sample.restore(earlier.sample, time.monotonic())
+            self._ledger.resume(earlier.positions, earlier.settled)
+            self._admission = Admission(self._settings.concurrency, start=earlier.concurrency)
+            self.tally.resumed = earlier.settled
+            self.source.resume(earlier.positions)
+        self._checkpointer = Checkpointer(
+            file,
+            earlier,
+            self.run_id,
+            ledger=self._ledger,
+            tally=self.tally,
+            sample=self._sample,
+            dead_letters=self._dead_letters,
+            admission=self._admission,
+            stopping=self.stopping,
         )
+
+    async def _is_welcome(self, transport: Transport) -> bool:
+        """Prove the address and the credentials before the first message."""
+        settings = self._settings
+        if settings.dry_run or not settings.preflight:
+            return True
+        self.view.stage = "preflight"
+        reason: str | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stop_reading, tasks.cancel_scope)
+            reason = await preflight(transport, rng=self._rng)
+            tasks.cancel_scope.cancel()
+        if reason is not None:
+            self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
+        return not self.stopping.is_reading_over
 
     async def _push(self, transport: Transport, confirmer: Confirmer) -> None:
         """Send everything, in one pass over the input or in one pass a phase."""
-        settings = self._settings
+        settings, keeper = self._settings, self._checkpointer
         limiter = AsyncLimiter(1, 1 / settings.rate) if settings.rate else None
         sender = Sender(
             transport,
-            RetryPolicy(max_attempts=settings.max_attempts),
+            RetryPolicy(
+                max_attempts=settings.max_attempts, longest_wait_s=settings.give_up_after_s
+            ),
             self.stopping,
             self.tally,
+            admission=self._admission,
             limiter=limiter,
             rng=self._rng,
             route=self._errand,
         )
+        self._parked = sender.parked
         phases = ASSOCIATION_ORDER if settings.phases else (frozenset(OBJECT_TYPES),)
+        first_phase = keeper.first_phase if keeper else 1
         for number, object_types in enumerate(phases, 1):
+            if number < first_phase:
+                continue
+            if number > first_phase and keeper is not None:
+                keeper.begin_phase(number)
+                self.source.resume(keeper.start)
             self.view.stage = f"phase {number} of {len(phases)}" if settings.phases else "pushing"
             delivered_before = self.tally.delivered
             await self._push_phase(sender, object_types, is_first=number == 1)
             if self.stopping.is_reading_over:
                 return
-            if settings.phases:
+            if self._ledger.parked and number < len(phases):
+                break  # What comes next points at what is missing.
+            if settings.phases and not settings.dry_run:
                 delivered = self.tally.delivered - delivered_before
                 is_last = number == len(phases)
                 if not await self._gate(confirmer, object_types, delivered, is_last=is_last):
                     return
-        self._is_complete = self._ledger.pending == 0
+        self._is_complete = True
+        if keeper is not None:
+            keeper.recall()
 
     async def _push_phase(
         self, sender: Sender, object_types: frozenset[ObjectType], *, is_first: bool
     ) -> None:
         """Read the source once, and send what is of these types."""
+        settings = self._settings
+        selection = Selection(
+            pass_types=object_types,
+            only_stores=settings.only_stores,
+            only_types=settings.only_types,
+            limit=settings.limit,
+            why_skipped=self._errand.why_skipped if self._errand else None,
+        )
         to_batch, chunks = anyio.create_memory_object_stream[Chunk](READ_AHEAD_CHUNKS)
-        to_send, batches = anyio.create_memory_object_stream[Batch](0)
         async with anyio.create_task_group() as guard:
             guard.start_soon(self._cut_short, guard.cancel_scope)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._read, to_batch)
-                tasks.start_soon(self._batch, sender, chunks, to_send, object_types, is_first)
-                for _ in range(self._settings.concurrency):
-                    tasks.start_soon(self._send, sender, batches.clone())
-                batches.close()
+                dispatcher = Dispatcher(
+                    sender,
+                    self._settlement,
+                    self._admission,
+                    self.stopping,
+                    tasks,
+                    errand=self._errand,
+                    is_rehearsal=settings.dry_run,
+                )
+                tasks.start_soon(self._batch, dispatcher, chunks, selection, is_first)
             guard.cancel_scope.cancel()
 
     async def _cut_short(self, phase: anyio.CancelScope) -> None:
@@ -235,6 +332,7 @@ class Pipeline:
         with anyio.move_on_after(self._settings.drain_timeout_s if is_interrupted else math.inf):
             await self.stopping.sending_ended()
         self.stopping.end_sending(halt)
+        self._admission.close()
         if not is_interrupted:
             await anyio.sleep(STOP_GRACE_S)
         phase.cancel()
@@ -246,10 +344,22 @@ class Pipeline:
             try:
                 async with aclosing(self.source.chunks()) as chunks:  # type: ignore[type-var]
                     async for chunk in chunks:
+                        await self._rewind()
                         await to_batch.send(chunk)
-            except InputError as error:
+                await self._rewind()
+            except anyio.BrokenResourceError:
+                pass  # Nothing more is wanted: the limit is reached.
+            except UsageError as error:
+                self._unusable = error
+                self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
+            except (InputError, DiskError) as error:
                 self.stopping.end_reading(Halt(HaltKind.STOPPED, str(error)))
             tasks.cancel_scope.cancel()
+
+    async def _rewind(self) -> None:
+        """Now that the input was checked, take back the letters of what is read again."""
+        if self._checkpointer is not None and not self._settings.dry_run:
+            await self._checkpointer.rewind()
 
     async def _stop_reading(self, reading: anyio.CancelScope) -> None:
         await self.stopping.reading_ended()
@@ -257,17 +367,16 @@ class Pipeline:
 
     async def _batch(
         self,
-        sender: Sender,
+        dispatcher: Dispatcher,
         chunks: MemoryObjectReceiveStream[Chunk],
-        to_send: MemoryObjectSendStream[Batch],
-        object_types: frozenset[ObjectType],
+        selection: Selection,
         is_first: bool,  # noqa: FBT001 - start_soon passes positions
     ) -> None:
         """Decode and batch: one task, no await a message."""
         settings, batcher = self._settings, self._batcher
         last_chunk_s = time.monotonic()
-        async with chunks, to_send:
-            while True:
+        async with chunks:
+            while not selection.is_exhausted:
                 wait_s = self._patience_s(time.monotonic() - last_chunk_s)
                 chunk: Chunk | None = None
                 with anyio.move_on_after(wait_s):
@@ -276,30 +385,28 @@ class Pipeline:
                     except anyio.EndOfStream:
                         break
                 if chunk is not None:
-                    await self._take_in(chunk, to_send, object_types, is_first=is_first)
+                    if len(chunk.data) > LARGE_CHUNK_BYTES:  # It is held twice once it is encoded.
+                        await self._make_room(dispatcher, 2 * len(chunk.data))
+                    await self._take_in(chunk, dispatcher, selection, is_first=is_first)
                     last_chunk_s = time.monotonic()
                 now_s = time.monotonic()
-                await self._send_all(batcher.turns(now_s), to_send)
+                await dispatcher.send_all(batcher.turns(now_s))
                 if now_s - last_chunk_s >= settings.linger_s:
-                    await self._send_all(batcher.drain(), to_send)
-                await self._send_all(batcher.expired(now_s - settings.max_age_s), to_send)
-                await self._make_room(to_send)
-            while (
-                batcher.open_lane_count
-                or batcher.waiting_count
-                or self._under_way
-                or sender.keeps_back
-            ):
-                await self._send_all(batcher.turns(time.monotonic()), to_send)
-                await self._send_all(batcher.finish(), to_send)
-                if self.stopping.is_sending_over:
-                    return
-                if batcher.has_turns:
-                    continue
-                if self._under_way:
-                    await self._next_settlement()
-                elif sender.keeps_back:
-                    await self._settle_all(sender.judge())
+                    await dispatcher.send_all(batcher.drain())
+                await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
+                await self._make_room(dispatcher)
+        await self._send_rest(dispatcher)
+
+    async def _send_rest(self, dispatcher: Dispatcher) -> None:
+        """The input has ended: send what is open, and wait until all is settled."""
+        batcher = self._batcher
+        while batcher.open_lane_count or batcher.waiting_count or not dispatcher.is_idle:
+            await dispatcher.send_all(batcher.turns(time.monotonic()))
+            await dispatcher.send_all(batcher.finish())
+            if self.stopping.is_sending_over:
+                return
+            if not batcher.has_turns:
+                await dispatcher.next_settlement()
 
     def _patience_s(self, idle_s: float) -> float | None:
         """How long to wait for the next chunk before something else is to be done."""
@@ -313,175 +420,63 @@ class Pipeline:
         return max(0.0, min(settings.linger_s - idle_s, settings.max_age_s - age_s))
 
     async def _take_in(
-        self,
-        chunk: Chunk,
-        to_send: MemoryObjectSendStream[Batch],
-        object_types: frozenset[ObjectType],
-        *,
-        is_first: bool,
+        self, chunk: Chunk, dispatcher: Dispatcher, selection: Selection, *, is_first: bool
     ) -> None:
         """Decode a chunk and add it to the lanes; reject what is no message, in the first pass."""
         self._ledger.admit(chunk)
         decoded = self._decoder.decode(chunk, int(time.time() * 1000))
-        messages: list[SyncMessage] = decoded.messages
-        indexes: Iterable[int] = decoded.indexes
-        if len(object_types) < len(OBJECT_TYPES):
-            wanted = [
-                (message, index)
-                for message, index in zip(messages, indexes, strict=True)
-                if message.object_type in object_types
-            ]
-            messages = [message for message, _ in wanted]
-            indexes = [index for _, index in wanted]
-        if self._errand is not None:
-            messages, indexes = self._without_skipped(self._errand, messages, indexes)
-        rejections = decoded.rejections if is_first else []
-        self.tally.read += len(messages) + len(rejections)
-        self._ledger.expect(chunk, len(messages) + len(rejections))
-        for warning in decoded.warnings if is_first else ():
-            self._warnings.append(warning)
-            _log.warning("%s, line %s or after: %s", chunk.source, chunk.first_line, warning)
-        if rejections and await self._reject(rejections):
-            self._ledger.settle([(chunk.number, len(rejections))])
-        await self._send_all(self._batcher.add(messages, indexes, chunk, time.monotonic()), to_send)
+        selected = selection.select(decoded.messages, decoded.indexes)
+        skipped = selected.skipped
+        rejections: list[Rejection] = []
+        if is_first:
+            rejections = decoded.rejections
+            skipped.update(chunk.skipped)
+            for warning in decoded.warnings:
+                self._warn(f"{chunk.source}, line {chunk.first_line} or after: {warning}", warning)
+        open_count, skipped_count = len(selected.messages) + len(rejections), skipped.total()
+        self.tally.read += open_count + skipped_count
+        self.tally.skipped_by_reason.update(skipped)
+        self._ledger.expect(chunk, open_count, skipped=skipped_count, is_whole=selected.is_whole)
+        await self._settlement.reject(chunk, rejections)
+        added = self._batcher.add(selected.messages, selected.indexes, chunk, time.monotonic())
+        await dispatcher.send_all(added)
 
-    def _without_skipped(
-        self, errand: Errand, messages: list[SyncMessage], indexes: Iterable[int]
-    ) -> tuple[list[SyncMessage], list[int]]:
-        """Count off what is not sent by rule: it is read and settled at once."""
-        kept: list[SyncMessage] = []
-        places: list[int] = []
-        for message, index in zip(messages, indexes, strict=True):
-            reason = errand.why_skipped(message)
-            if reason is None:
-                kept.append(message)
-                places.append(index)
-            else:
-                self.tally.read += 1
-                self.tally.skipped_by_reason[reason] += 1
-        return kept, places
+    def _warn(self, logged: str, reported: str | None = None) -> None:
+        self._warnings.append(reported or logged)
+        _log.warning("%s", logged)
 
-    async def _make_room(self, to_send: MemoryObjectSendStream[Batch]) -> None:
-        """Wait while more input is held than allowed; let the oldest open lanes go meanwhile."""
-        while self._ledger.held_bytes > HELD_BYTES_MAX and not self.stopping.is_sending_over:
-            await self._send_all(self._batcher.turns(time.monotonic()), to_send)
-            if self._batcher.open_lane_count:
-                await self._send_all(self._batcher.oldest(), to_send)
-            elif not self._batcher.has_turns:
-                await self._next_settlement()
+    async def _make_room(self, dispatcher: Dispatcher, wanted_bytes: int = 0) -> None:
+        """Wait while more is held than allowed; let the oldest open lanes go meanwhile."""
+        batcher = self._batcher
+        if self._is_short(dispatcher, wanted_bytes):
+            self._settlement.copy_out(self._settings.memory_bytes)
+        while (is_short := self._is_short(dispatcher, wanted_bytes)) or self._is_behind():
+            if self.stopping.is_sending_over:
+                return
+            await dispatcher.send_all(batcher.turns(time.monotonic()))
+            if batcher.open_lane_count:
+                await dispatcher.send_all(batcher.oldest())
+            elif not dispatcher.is_idle:
+                await dispatcher.next_settlement()
+            elif not batcher.has_turns:
+                if not is_short and self._ledger.parked:
+                    reason = f"{self._why_parked()}; --max-lag is reached"
+                    self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
+                return
 
-    async def _send(self, sender: Sender, batches: MemoryObjectReceiveStream[Batch]) -> None:
-        """Sender: deliver batch after batch, and settle what comes back."""
-        async with batches:
-            async for batch in batches:
-                if self.stopping.is_sending_over:
-                    self._under_way -= 1
-                    continue  # It stays pending.
-                parts = [batch] if self._errand is None else self._left_of(self._errand, batch)
-                for part in parts:
-                    await self._settle_all(sender.deliver(part))
-                self._under_way -= 1
-                self._settled.set()
+    def _is_short(self, dispatcher: Dispatcher, wanted_bytes: int) -> bool:
+        """With what is wanted, and a batch that is being made, `--memory` does not suffice."""
+        settings = self._settings
+        wanted_bytes += min(settings.batch_bytes, settings.memory_bytes // 4)
+        held_bytes = self._ledger.held_bytes + self._batcher.lane_count * LANE_BYTES
+        held_bytes += len(self.tally.lanes) * COUNTED_LANE_BYTES
+        return held_bytes + dispatcher.bodies_bytes + wanted_bytes > settings.memory_bytes
 
-    def _left_of(self, errand: Errand, batch: Batch) -> list[Batch]:
-        """What is to be sent of a batch; the rest was settled by an earlier run."""
-        try:
-            parts = errand.left_of(batch)
-        except DiskError as error:
-            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
-            return []
-        left = {origin for part in parts for origin in part.origins}
-        done = [origin for origin in batch.origins if origin not in left]
-        self.tally.read -= len(done)
-        self.tally.resumed += len(done)
-        self._settle_messages(batch, done)
-        return parts
-
-    async def _settle_all(self, outcomes: AsyncIterator[Delivery | Refusal]) -> None:
-        async with aclosing(outcomes) as each:  # type: ignore[type-var]
-            async for outcome in each:
-                await self._settle(outcome)
-
-    def _settle_messages(self, batch: Batch, origins: list[int]) -> None:
-        """Take messages off; an object has its next turn when its whole batch is settled.
-
-        Not before: parts of a split batch may share objects.
-        """
-        self._ledger.settle(chunk_counts(origins))
-        whole = batch.whole or batch
-        whole.open_count -= len(origins)
-        if not whole.open_count:
-            self._batcher.release(whole)
-
-    async def _settle(self, outcome: Delivery | Refusal) -> None:
-        """Take off what is delivered or rejected, unless its dead letter cannot be written."""
-        batch = outcome.batch
-        if isinstance(outcome, Delivery):
-            lane = self.tally.lane(batch.lane)
-            lane.delivered += len(batch)
-            lane.batches += 1
-            self.tally.delivered += len(batch)
-            self._sample.accept(outcome, time.monotonic(), remember_last=self._settings.phases)
-        elif await self._reject([self._rejection(outcome)]):
-            self.tally.lane(batch.lane).rejected += 1
-        else:
-            return
-        self._settle_messages(batch, batch.origins)
-        try:
-            if self._errand is not None:
-                self._errand.note(outcome)
-        except DiskError as error:
-            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
-
-    def _rejection(self, refusal: Refusal) -> Rejection:
-        """Find the line that a refused message came from."""
-        message = refusal.batch.messages[0]
-        chunk_number, index = place_of(refusal.batch.origins[0])
-        chunk = self._ledger.chunk(chunk_number)
-        line_number, offset, line = next(islice(chunk.lines(), index, None))
-        changed_at = message.changed_at
-        return Rejection(
-            refusal.reason,
-            refusal.detail,
-            chunk.source,
-            line_number,
-            offset,
-            line,
-            status=refusal.status,
-            attempts=refusal.attempts,
-            changed_at_ms=changed_at if isinstance(changed_at, int) else None,
-        )
-
-    async def _reject(self, rejections: list[Rejection]) -> bool:
-        """Write dead letters and count them; false, and the run stops, when that fails."""
-        try:
-            await self._dead_letters.write(rejections)
-        except DiskError as error:
-            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
+    def _is_behind(self) -> bool:
+        """A rerun would have to repeat more than `--max-lag` allows."""
+        if self._checkpointer is None:
             return False
-        self.tally.rejected += len(rejections)
-        for rejection in rejections:
-            self.tally.rejected_by_reason[rejection.reason] += 1
-        return True
-
-    async def _send_all(
-        self, batches: Iterable[Batch], to_send: MemoryObjectSendStream[Batch]
-    ) -> None:
-        for batch in batches:
-            self._under_way += 1
-            await to_send.send(batch)
-
-    async def _next_settlement(self) -> None:
-        """Wait until a batch is settled, or sending is over."""
-        self._settled = anyio.Event()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._settled_when_sending_ends)
-            await self._settled.wait()
-            tasks.cancel_scope.cancel()
-
-    async def _settled_when_sending_ends(self) -> None:
-        await self.stopping.sending_ended()
-        self._settled.set()
+        return self._ledger.lag_bytes > self._settings.max_lag_bytes
 
     async def _gate(
         self,
@@ -504,8 +499,7 @@ class Pipeline:
             if not is_processed and self.stopping.halt is None:
                 types = " and ".join(sorted(object_types))
                 warning = f"{types} were not seen processed in time; the next phase begins anyway"
-                self._warnings.append(warning)
-                _log.warning("%s", warning)
+                self._warn(warning)
         waited_s = round(time.monotonic() - started_s, 3)
         self._phases.append(PhaseReport(sorted(object_types), delivered, is_processed, waited_s))
         return is_last or not self.stopping.is_reading_over
@@ -527,13 +521,49 @@ class Pipeline:
             tasks.cancel_scope.cancel()
         return is_finished
 
-    def _report(self, pushed_s: float, trouble: str | None) -> Report:
-        tally = self.tally
+    def _verdict(self) -> Halt | None:
+        """Why the run counts as stopped, if it does."""
+        settings, tally, ledger = self._settings, self.tally, self._ledger
+        if not self._is_complete and self.stopping.halt is not None:
+            return self.stopping.halt
+        settled = tally.read + tally.resumed
+        if ledger.parked:
+            return Halt(HaltKind.STOPPED, self._why_parked())
+        self._settlement.check_rejected()
+        if self.stopping.halt is not None and self.stopping.halt.kind is HaltKind.STOPPED:
+            return self.stopping.halt
+        if settings.expect is not None and settled != settings.expect:
+            reason = f"the input ended with {settled:,} messages, not {settings.expect:,}"
+            return Halt(HaltKind.STOPPED, reason)
+        return None
+
+    def _why_parked(self) -> str:
+        lanes, count = self._parked, self._ledger.parked
+        lane = next(iter(lanes))
+        which = f"{printable(lane.store_id)} {lane.object_type}"
+        if len(lanes) > 1:
+            which += f" and {len(lanes) - 1:,} more"
+        return (
+            f"{count:,} messages of {which} are left out,"
+            f" as nothing of that store and type is accepted: {lanes[lane]}"
+        )
+
+    async def _last_checkpoint(self, halt: Halt | None) -> Halt | None:
+        """Write it, and say why the run counts as stopped, which it does when that fails."""
+        if self._checkpointer is not None and not self._settings.dry_run:
+            try:
+                await self._checkpointer.finish(is_complete=halt is None)
+            except DiskError as error:
+                return halt or Halt(HaltKind.STOPPED, str(error))
+        return halt
+
+    def _report(self, halt: Halt | None, pushed_s: float, trouble: str | None) -> Report:
+        settings, tally = self._settings, self.tally
         pending = self._ledger.pending
         accounted = tally.delivered + tally.rejected + tally.skipped + pending
         if tally.read != accounted:
             raise AssertionError(f"{tally.read} messages were read, but {accounted} accounted for")
-        if pending and self.stopping.halt is None:
+        if pending and halt is None:
             raise AssertionError(f"{pending} messages are pending, but nothing stopped the run")
         return compose_report(
             run_id=self.run_id,
@@ -541,12 +571,14 @@ class Pipeline:
             pending=pending,
             sample=self._sample,
             trouble=trouble,
-            halt=None if self._is_complete else self.stopping.halt,
+            halt=halt,
+            rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,
             elapsed_s=time.monotonic() - self._started_s,
             pushed_s=pushed_s,
-            in_flight_limit=self._settings.concurrency,
+            in_flight_limit=self._admission.limit,
             phases=self._phases,
             warnings=self._warnings,
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
+            checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
         )

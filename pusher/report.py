@@ -96,6 +96,7 @@ class LaneReport(msgspec.Struct, frozen=True):
     object_type: str
     delivered: int
     rejected: int
+    parked: int
     batches: int
 
 
@@ -237,10 +238,23 @@ def latency_of(tally: Tally) -> Latency:
 def lanes_of(tally: Tally) -> list[LaneReport]:
     """The largest lanes first, as many as a report holds."""
     lanes = [
-        LaneReport(lane.store_id, lane.object_type, one.delivered, one.rejected, one.batches)
+        LaneReport(
+            lane.store_id,
+            lane.object_type,
+            one.delivered,
+            one.rejected,
+            one.parked,
+            one.batches,
+        )
         for lane, one in tally.lanes.items()
     ]
-    lanes.sort(key=lambda lane: (-lane.delivered - lane.rejected, lane.store_id, lane.object_type))
+    lanes.sort(
+        key=lambda lane: (
+            -lane.delivered - lane.rejected - lane.parked,
+            lane.store_id,
+            lane.object_type,
+        )
+    )
     return lanes[:LANES_MAX]
 
 
@@ -252,6 +266,7 @@ def compose_report(
     sample: Sample,
     trouble: str | None,
     halt: Halt | None,
+    rejected_earlier: int,
     bytes_read: int,
     elapsed_s: float,
     pushed_s: float,
@@ -259,6 +274,7 @@ def compose_report(
     phases: list[PhaseReport],
     warnings: list[str],
     dead_letters: str | None,
+    checkpoint: str | None,
 ) -> Report:
     """Put the report of a run together.
 
@@ -268,7 +284,8 @@ def compose_report(
         pending: messages that were read and are not settled.
         sample: what was to be confirmed.
         trouble: why nothing can be confirmed, where the endpoint does not show it.
-        halt: why the run ended before its input did.
+        halt: why the run counts as stopped or interrupted.
+        rejected_earlier: by the runs that this one goes on from.
         bytes_read: input bytes.
         elapsed_s: of the whole run.
         pushed_s: until the last message was settled.
@@ -276,12 +293,13 @@ def compose_report(
         phases: what became of each.
         warnings: as they were logged.
         dead_letters: the file of the dead letters, where any were written.
+        checkpoint: the file from which a later run can go on.
     """
     confirmation = confirmation_of(sample, trouble)
     outcome, exit_code = outcome_of(
         halt,
         is_complete=halt is None,
-        rejected=tally.rejected,
+        rejected=tally.rejected + rejected_earlier,
         failed=confirmation.failed,
         unconfirmed=confirmation.unconfirmed,
     )
@@ -307,10 +325,10 @@ def compose_report(
         latency_ms=latency_of(tally),
         in_flight=InFlight(max=tally.in_flight_max, limit=in_flight_limit),
         lanes=lanes_of(tally),
-        lanes_total=len(tally.lanes),
+        lanes_total=tally.lanes_total,
         confirmation=confirmation,
         phases=phases,
         warnings=warnings,
         dead_letters=dead_letters,
-        checkpoint=None,
+        checkpoint=checkpoint,
     )

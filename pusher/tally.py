@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from pusher.model import Lane
 
-__all__ = ["LaneTally", "LatencyHistogram", "Tally"]
+__all__ = ["LaneTally", "LatencyHistogram", "RejectedMax", "Tally"]
+
+LANES_MAX = 50_000
+"""So many lanes are counted each by itself; beyond it the smallest are forgotten."""
 
 
 class LatencyHistogram:
@@ -44,13 +47,35 @@ class LatencyHistogram:
         return round(self.max_s * 1e3, 3) if self._total else None
 
 
+@dataclass(frozen=True, slots=True)
+class RejectedMax:
+    """How many messages may be rejected: `count`, or where it is set the share `rate` (0 to 1)."""
+
+    count: int = 0
+    rate: float | None = None
+
+    def is_passed(self, rejected: int, read: int) -> bool:
+        """Whether it is more than that."""
+        allowed = self.count if self.rate is None else self.rate * read
+        return rejected > allowed
+
+    def __str__(self) -> str:
+        return f"{self.count:,} messages" if self.rate is None else f"{self.rate * 100:g} %"
+
+
 @dataclass(slots=True)
 class LaneTally:
     """What became of one lane's messages."""
 
     delivered: int = 0
     rejected: int = 0
+    parked: int = 0
     batches: int = 0
+
+    @property
+    def messages(self) -> int:
+        """Those that something became of."""
+        return self.delivered + self.rejected + self.parked
 
 
 @dataclass(slots=True)
@@ -65,6 +90,7 @@ class Tally:
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
     skipped_by_reason: Counter[str] = field(default_factory=Counter)
     lanes: dict[Lane, LaneTally] = field(default_factory=dict)
+    lanes_forgotten: int = 0
 
     requests_sent: int = 0
     requests_accepted: int = 0
@@ -83,8 +109,20 @@ class Tally:
         """The counters of a lane."""
         tally = self.lanes.get(lane)
         if tally is None:
+            if len(self.lanes) >= LANES_MAX:
+                self._forget_small_lanes()
             tally = self.lanes[lane] = LaneTally()
         return tally
+
+    @property
+    def lanes_total(self) -> int:
+        """How many lanes there were; one that was forgotten and came again counts twice."""
+        return len(self.lanes) + self.lanes_forgotten
+
+    def _forget_small_lanes(self) -> None:
+        largest = sorted(self.lanes.items(), key=lambda item: item[1].messages, reverse=True)
+        self.lanes = dict(largest[: LANES_MAX // 2])
+        self.lanes_forgotten += len(largest) - len(self.lanes)
 
     @property
     def skipped(self) -> int:

@@ -24,16 +24,51 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "generating",
                 "isolating",
                 "protocol",
+                "proxying",
                 "refreshing",
+                "pacing",
+                "resuming",
                 "retrying",
                 "sampling",
+                "selecting",
                 "tally",
                 "watermark",
             }
         ),
     ),
-    ("doors", frozenset({"dead_letters", "import_state", "sources", "transport", "webhook"})),
-    ("carriers", frozenset({"confirmer", "patience", "progress", "report", "sender", "stopping"})),
+    (
+        "doors",
+        frozenset(
+            {
+                "checkpoint",
+                "dead_letters",
+                "durability",
+                "import_state",
+                "sources",
+                "tls",
+                "transport",
+                "webhook",
+            }
+        ),
+    ),
+    (
+        "carriers",
+        frozenset(
+            {
+                "admission",
+                "checkpointing",
+                "confirmer",
+                "dispatching",
+                "patience",
+                "preflight",
+                "progress",
+                "report",
+                "sender",
+                "settling",
+                "stopping",
+            }
+        ),
+    ),
     ("config", frozenset({"config"})),
     ("the house", frozenset({"client", "importing", "pipeline"})),
     ("front door", frozenset({"", "__main__", "cli"})),

@@ -456,11 +456,24 @@ async def test_an_address_that_cannot_be_used_is_a_usage_error(
 
 
 @pytest.mark.parametrize("credentials", [(), ("--token", "wr0ng"), ("--api-key", "wr0ng")])
-async def test_wrong_credentials_stop_the_run_with_everything_pending(
+async def test_wrong_credentials_stop_the_run_before_anything_is_read(
     credentials: tuple[str, ...], tmp_path: Path
 ) -> None:
     async with northwind_bridge("--token", "r1ght", cwd=tmp_path) as url:
         result = await run("push", NORTHWIND, "--url", url, *PUSH, *credentials, cwd=tmp_path)
+    assert result.code == 3
+    assert "401" in result.report["reason"]
+    assert result.counts() == (0, 0, 0, 0)
+    assert result.report["requests"]["sent"] == 0
+
+
+@pytest.mark.parametrize("credentials", [(), ("--token", "wr0ng"), ("--api-key", "wr0ng")])
+async def test_wrong_credentials_stop_the_run_with_everything_pending(
+    credentials: tuple[str, ...], tmp_path: Path
+) -> None:
+    flags = (*PUSH, "--no-preflight", *credentials)
+    async with northwind_bridge("--token", "r1ght", cwd=tmp_path) as url:
+        result = await run("push", NORTHWIND, "--url", url, *flags, cwd=tmp_path)
     report = result.report
     assert (report["outcome"], result.code) == ("stopped", 3)
     assert "credentials" in report["reason"]
@@ -565,7 +578,8 @@ async def test_a_connection_that_closes_mid_answer_is_tried_again(
 
     async with raw_server(break_first) as url:
         stdin = ndjson(message(number) for number in range(10))
-        result = await run("push", "--url", url, *PUSH, cwd=tmp_path, stdin=stdin)
+        flags = ("--no-preflight", *PUSH)
+        result = await run("push", "--url", url, *flags, cwd=tmp_path, stdin=stdin)
     assert result.code == 0, result.err
     assert result.counts() == (10, 10, 0, 0)
     requests = result.report["requests"]
@@ -625,7 +639,6 @@ async def test_a_json_answer_with_200_is_as_good_as_204(endpoint: Endpoint, tmp_
 
 
 async def test_nobody_at_the_port_stops_the_run_with_everything_pending(tmp_path: Path) -> None:
-    """Through the library: the command line has no flag for the number of attempts yet."""
     server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
@@ -633,17 +646,18 @@ async def test_nobody_at_the_port_stops_the_run_with_everything_pending(tmp_path
     (tmp_path / "in").write_bytes(LINE_A + b"\n" + LINE_B)
     settings = Settings(
         url=f"http://127.0.0.1:{port}",
-        max_attempts=2,
+        give_up_after_s=0.3,
+        preflight=False,
         confirm=SampleSize(count=0),
         dead_letters=tmp_path / "pusher.dead.ndjson",
     )
     report = await push(tmp_path / "in", settings)
     assert (report.outcome, report.exit_code) == ("stopped", 3)
     assert (report.messages.read, report.messages.pending) == (2, 2)
-    assert report.requests.failures == {"connect": 2}
+    assert report.requests.failures == {"connect": report.requests.sent}
     assert report.requests.ambiguous == 0
     assert report.reason is not None
-    assert "2 attempts" in report.reason
+    assert "no request has succeeded for 0.3 s" in report.reason
     assert "connect" in report.reason
     assert letters_in(tmp_path) == []
 
@@ -748,7 +762,7 @@ async def test_random_bytes_become_dead_letters_and_no_more(
     assert original == noise
 
 
-async def test_a_file_of_dead_letters_is_passed_over_in_a_directory_and_named_outright_refused(
+async def test_a_file_of_dead_letters_is_passed_over_in_a_directory_and_named_outright_replayed(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in"
@@ -760,5 +774,8 @@ async def test_a_file_of_dead_letters_is_passed_over_in_a_directory_and_named_ou
         result = await pushed(endpoint, b"", tmp_path, "in", *letters)
         assert result.counts() == (2, 1, 1, 0)
     assert len(letters_in(folder, "dead.ndjson")) == 2
-    result = await run("push", "in/dead.ndjson", "--url", endpoint.url, cwd=tmp_path)
-    assert_usage_error(result, "dead letters")
+    result = await run("push", "in/dead.ndjson", "--url", endpoint.url, *letters, cwd=tmp_path)
+    assert_usage_error(result, "the file that is to be replayed")
+    result = await pushed(endpoint, b"", tmp_path, "in/dead.ndjson")
+    assert result.counts() == (2, 0, 2, 0)
+    assert [letter["record"] for letter in letters_in(tmp_path)] == ["oops", "oops"]

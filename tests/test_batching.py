@@ -259,6 +259,40 @@ def test_a_message_without_a_store_cannot_join_a_lane() -> None:
 STORES = ("s", "t")
 
 
+def test_a_lane_that_rests_is_forgotten() -> None:
+    batcher = Batcher(encode_messages, batch_size=1)
+    batches = add(batcher, [message_of("o", 1, lane=Lane(f"s{n}", "DEAL")) for n in range(50)])
+    assert batcher.lane_count == 50
+    for batch in batches:
+        batcher.release(batch)
+    assert batcher.lane_count == 0
+    (again,) = add(batcher, [message_of("o", 2, lane=Lane("s7", "DEAL"))])
+    assert batcher.lane_count == 1
+    assert again.lane == Lane("s7", "DEAL")
+
+
+def test_without_order_a_lane_without_open_messages_is_forgotten() -> None:
+    batcher = Batcher(encode_messages, batch_size=2, keep_order=False)
+    add(batcher, [message_of("a", 1), message_of("b", 2), message_of("c", 3)])
+    assert batcher.lane_count == 1
+    list(batcher.drain())
+    assert batcher.lane_count == 0
+
+
+def test_what_is_held_of_some_chunks_is_found_open_or_waiting() -> None:
+    batcher = Batcher(encode_messages)
+    add(batcher, [message_of("a", 1), message_of("b", 2)], number=1)
+    list(batcher.drain())  # Both are in flight now.
+    waiting, open_one, other = message_of("a", 3), message_of("c", 4), message_of("d", 5)
+    add(batcher, [waiting, open_one], number=2)
+    list(batcher.turns(0.0))
+    add(batcher, [other], number=3)
+    assert batcher.find({1, 2, 3}) == {2: {0: waiting, 1: open_one}, 3: {0: other}}
+    list(batcher.drain())
+    assert batcher.waiting_count == 1
+    assert batcher.find({1, 2, 3}) == {2: {0: waiting}}
+
+
 class BatchingMachine(RuleBasedStateMachine):
     """Whatever comes in goes out once, in order per object, in batches within the limits."""
 

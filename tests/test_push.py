@@ -331,7 +331,7 @@ async def test_only_bad_messages_leave_everything_pending(
 
 @pytest.mark.parametrize("concurrency", [1, 16])
 @pytest.mark.parametrize("bad_first", [True, False])
-async def test_a_refused_store_among_good_ones_costs_its_own_messages(
+async def test_a_refused_store_among_good_ones_is_left_out_and_stays_pending(
     endpoint: Endpoint, tmp_path: Path, concurrency: int, *, bad_first: bool
 ) -> None:
     async def know_no_bad_store(request: Request) -> web.StreamResponse:
@@ -345,7 +345,13 @@ async def test_a_refused_store_among_good_ones_costs_its_own_messages(
         written(tmp_path / "in", lines), settings_for(endpoint, tmp_path, concurrency=concurrency)
     )
     assert report.messages.delivered == 1_000
-    assert report.rejected == {"refused": 300}
+    assert report.messages.rejected == 0
+    assert (report.messages.pending, report.exit_code) == (300, 3)
+    assert report.reason
+    assert "bad PRODUCT" in report.reason
+    assert "unknown store" in report.reason
+    assert [lane.parked for lane in report.lanes if lane.store_id == "bad"] == [300]
+    assert len(endpoint.requests) < 60
 
 
 async def test_an_outage_rejects_nothing(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -357,7 +363,7 @@ async def test_an_outage_rejects_nothing(endpoint: Endpoint, tmp_path: Path) -> 
     lines = [line(number) for number in range(2_000)]
     report = await push(
         written(tmp_path / "in", lines),
-        settings_for(endpoint, tmp_path, batch_size=1, max_attempts=3),
+        settings_for(endpoint, tmp_path, batch_size=1, max_attempts=3, give_up_after_s=1.0),
     )
     assert (report.outcome, report.exit_code) == ("stopped", 3)
     assert report.messages.rejected == 0
@@ -386,7 +392,11 @@ async def test_a_batch_that_keeps_failing_while_others_succeed_is_isolated(
 async def test_a_dead_endpoint_stops_the_run_with_everything_pending(tmp_path: Path) -> None:
     lines = [line(number) for number in range(500)]
     settings = Settings(
-        url="http://127.0.0.1:9", confirm=NO_SAMPLE, max_attempts=2, dead_letters=tmp_path / "d"
+        url="http://127.0.0.1:9",
+        confirm=NO_SAMPLE,
+        give_up_after_s=0.5,
+        preflight=False,
+        dead_letters=tmp_path / "d",
     )
     report = await push(written(tmp_path / "in", lines), settings)
     assert (report.outcome, report.exit_code) == ("stopped", 3)
@@ -415,7 +425,10 @@ async def test_a_connection_that_breaks_after_the_request_is_ambiguous_and_tried
     async with server:
         port = server.sockets[0].getsockname()[1]
         settings = Settings(
-            url=f"http://127.0.0.1:{port}", confirm=NO_SAMPLE, dead_letters=tmp_path / "d"
+            preflight=False,
+            url=f"http://127.0.0.1:{port}",
+            confirm=NO_SAMPLE,
+            dead_letters=tmp_path / "d",
         )
         report = await push(written(tmp_path / "in", [line(1)]), settings)
     assert report.messages.delivered == 1

@@ -23,7 +23,7 @@ from fakes.command import (
 from fakes.endpoint import Endpoint, Request, accept, until
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-PUSH = ("--confirm", "0", "--report", "-")
+PUSH = ("--confirm", "0", "--report", "-", "--concurrency", "16")
 
 
 def lines(count: int) -> bytes:

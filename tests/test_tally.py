@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pusher.model import Lane
-from pusher.tally import LatencyHistogram, Tally
+from pusher.tally import LatencyHistogram, RejectedMax, Tally
 
 
 def histogram_of(latencies_s: list[float]) -> LatencyHistogram:
@@ -96,3 +96,38 @@ def test_skipped_is_the_sum_over_reasons() -> None:
     assert tally.skipped == 0
     tally.skipped_by_reason.update({"ddl": 2, "tombstone": 3})
     assert tally.skipped == 5
+
+
+def test_very_many_lanes_keep_the_largest_and_the_count_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pusher.tally.LANES_MAX", 100)
+    tally = Tally()
+    tally.lane(Lane("large", "DEAL")).delivered = 1_000
+    for number in range(1_000):
+        tally.lane(Lane(f"s{number}", "DEAL")).delivered += 1
+    assert len(tally.lanes) <= 100
+    assert tally.lanes_total == 1_001
+    assert tally.lanes[Lane("large", "DEAL")].messages == 1_000
+
+
+@pytest.mark.parametrize(
+    ("allowed", "rejected", "read", "is_passed"),
+    [
+        (RejectedMax(0), 0, 10, False),
+        (RejectedMax(0), 1, 10, True),
+        (RejectedMax(5), 5, 10, False),
+        (RejectedMax(rate=0.5), 5, 10, False),
+        (RejectedMax(rate=0.5), 6, 10, True),
+        (RejectedMax(rate=0.0), 0, 0, False),
+    ],
+)
+def test_as_many_as_allowed_is_not_too_many(
+    allowed: RejectedMax, rejected: int, read: int, *, is_passed: bool
+) -> None:
+    assert allowed.is_passed(rejected, read) == is_passed
+
+
+def test_what_is_allowed_reads_well() -> None:
+    assert str(RejectedMax(1_000)) == "1,000 messages"
+    assert str(RejectedMax(rate=0.005)) == "0.5 %"

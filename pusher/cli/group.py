@@ -12,6 +12,7 @@ __all__ = ["command"]
 
 _COMMANDS = {
     "push": "Push a change stream into a bridge and confirm a sample of it.",
+    "replay": "Push dead letters again.",
     "import": "Serve the import webhook and send what it asks for.",
     "settings": "Show, replace or delete property mappings.",
     "stores": "Show, create, replace or delete stores.",

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pusher.cli.connection import connection_options, option
-from pusher.cli.running import Unusable, check_folder, check_report, exit_with, obey_signals
-from pusher.cli.streaming import input_options, output_options, pace_options
+from pusher.cli.running import (
+    Unusable,
+    check_folder,
+    check_report,
+    exit_with,
+    hold_signals,
+    obey_signals,
+)
+from pusher.cli.streaming import input_options, output_options, pace_options, settings_of
 from pusher.cli.values import read_secret
 from pusher.model import OBJECT_TYPES
 
@@ -42,6 +49,19 @@ Exit codes:
   3  stopped: the endpoint refuses everything or is gone, the disk is full, the input is damaged
   130, 143  interrupted by Ctrl-C or SIGTERM
 """
+
+
+_NO_SETTINGS = frozenset(
+    {
+        "listen",
+        "webhook_uri",
+        "client_secret",
+        "client_secret_file",
+        "state_file",
+        "resume",
+        "once",
+    }
+)
 
 
 class _Address(click.ParamType[tuple[str, int]]):
@@ -179,24 +199,16 @@ def _run(source: tuple[str, ...], options: dict[str, Any]) -> ImportReport | int
             resumes=options["resume"],
             is_once=options["once"],
         )
+        hold_signals()
         return anyio.run(serve, backend_options={"use_uvloop": True})
 
 
 def _settings(options: dict[str, Any]) -> Settings:
-    from pusher.config import Settings  # noqa: PLC0415
     from pusher.errors import UsageError  # noqa: PLC0415
 
     if options["api_key"] is not None or options["api_key_file"] is not None:
         raise UsageError("imports are for applications: they want a token, not an API key")
-    same = ("default_store", "default_type", "batch_size", "batch_bytes", "concurrency", "rate")
-    return Settings(
-        url=options["url"],
-        token=read_secret(options["token"], options["token_file"], "--token"),
-        max_line_bytes=options["max_line"],
-        drain_timeout_s=options["drain_timeout"],
-        dead_letters=options["dead_letters"],
-        **{name: options[name] for name in same},
-    )
+    return settings_of({name: one for name, one in options.items() if name not in _NO_SETTINGS})
 
 
 def _is_loopback(host: str) -> bool:

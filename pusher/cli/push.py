@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pusher.cli.connection import connection_options, option
-from pusher.cli.running import Unusable, check_report, exit_with, obey_signals
-from pusher.cli.streaming import input_options, output_options, pace_options
-from pusher.cli.values import DURATION, SAMPLE, read_secret
+from pusher.cli.connection import connection_options, option, refresh_options, with_options
+from pusher.cli.running import Unusable, check_report, exit_with, hold_signals, obey_signals
+from pusher.cli.streaming import (
+    checkpoint_options,
+    guard_options,
+    input_options,
+    output_options,
+    pace_options,
+    settings_of,
+)
+from pusher.cli.values import DURATION, SAMPLE
 
 if TYPE_CHECKING:
     from pusher.pipeline import Pipeline
     from pusher.report import Report
+    from pusher.sources import LetterFilter
 
-__all__ = ["command"]
+__all__ = ["command", "push_options", "run_push"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _EPILOG = """
 \b
 Examples:
   tail -F changes.ndjson | pusher push --url http://127.0.0.1:8080
-  pusher push export/ --phases --url https://bridge.example --token-file token
+  pusher push export/ --phases --url https://bridge.example --token-file token --checkpoint ck
   zcat old.ndjson.gz | pusher push --store shop-1 --type PRODUCT --report - | jq .messages
 
 \b
@@ -29,10 +40,63 @@ Exit codes:
   0  all delivered, and the sample confirmed
   1  some messages rejected (see the dead letters), or the sample shows failures
   2  usage or configuration
-  3  stopped: the endpoint refuses everything or is gone, the disk is full, the input is damaged
+  3  stopped, and can go on later: the endpoint refuses or is gone, a store was left out, the
+     disk is full, the input is damaged, or --expect or --max-rejected was missed
   4  all delivered, but the sample could not be confirmed in time
   130, 143  interrupted by Ctrl-C or SIGTERM
 """
+
+
+def push_options(command: Command) -> Command:
+    """The options of everything that pushes."""
+    return with_options(
+        command,
+        connection_options,
+        refresh_options,
+        input_options,
+        option(
+            "--phases",
+            is_flag=True,
+            help="CONTACT and PRODUCT, then DEAL, then LINE_ITEM, each when the one before was"
+            " processed. Reads the input once a phase, so it needs files.",
+        ),
+        option(
+            "--order",
+            type=click.Choice(["key", "none"]),
+            default="key",
+            help="key: messages of one object go out in source order, never two at a time.",
+        ),
+        pace_options,
+        option(
+            "--linger",
+            type=DURATION,
+            default="1s",
+            help="Open batches leave when nothing came for so long.",
+        ),
+        option("--max-age", type=DURATION, default="30s", help="Open batches leave after so long."),
+        guard_options,
+        option(
+            "--confirm",
+            type=SAMPLE,
+            default="400",
+            help="How many messages to confirm afterwards, or which share; 0 for none.",
+        ),
+        option(
+            "--confirm-rate",
+            type=float,
+            metavar="R",
+            help="Status polls a second at most.  [default: 9; on loopback no limit]",
+        ),
+        option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it."),
+        checkpoint_options,
+        option(
+            "--progress",
+            type=click.Choice(["auto", "never"]),
+            default="auto",
+            help="auto: a bar on a terminal, a line every few seconds elsewhere.",
+        ),
+        output_options,
+    )
 
 
 @click.command(
@@ -41,59 +105,9 @@ Exit codes:
     context_settings={"show_default": True},
 )
 @click.argument("source", nargs=-1)
-@connection_options
-@input_options
-@option(
-    "--phases",
-    is_flag=True,
-    help="CONTACT and PRODUCT, then DEAL, then LINE_ITEM, each when the one before was processed. "
-    "Reads the input once a phase, so it needs files.",
-)
-@option(
-    "--order",
-    type=click.Choice(["key", "none"]),
-    default="key",
-    help="key: messages of one object go out in source order, never two at a time.",
-)
-@pace_options
-@option(
-    "--linger",
-    type=DURATION,
-    default="1s",
-    help="Open batches leave when nothing came for so long.",
-)
-@option("--max-age", type=DURATION, default="30s", help="Open batches leave after so long.")
-@option(
-    "--confirm",
-    type=SAMPLE,
-    default="400",
-    help="How many messages to confirm afterwards, or which share; 0 for none.",
-)
-@option(
-    "--confirm-rate",
-    type=float,
-    metavar="R",
-    help="Status polls a second at most.  [default: 9; on loopback no limit]",
-)
-@option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it.")
-@option(
-    "--progress",
-    type=click.Choice(["auto", "never"]),
-    default="auto",
-    help="auto: a bar on a terminal, a line every few seconds elsewhere.",
-)
-@output_options
-def command(
-    source: tuple[str, ...],
-    *,
-    report: str | None,
-    progress: str,
-    quiet: bool,
-    verbose: bool,
-    log_format: str,
-    **values: Any,
-) -> None:
-    r"""Push a change stream into an Ecommerce Bridge, and confirm a sample of it.
+@push_options
+def command(source: tuple[str, ...], **options: Any) -> None:
+    """Push a change stream into an Ecommerce Bridge, and confirm a sample of it.
 
     SOURCE is a file, a directory, a glob, or - for standard input (the default). Files may be
     compressed with gzip or zstandard. Each line is one change:
@@ -104,15 +118,31 @@ def command(
        "properties": {"name": "Tea"}, "associations": {}}
 
     Every option can also be set in the environment: --batch-size is PUSHER_BATCH_SIZE.
+    """  # noqa: D301 - click wants the character
+    run_push(source or ("-",), options)
+
+
+def run_push(
+    source: tuple[str, ...], options: dict[str, Any], *, letters: LetterFilter | None = None
+) -> None:
+    """Push and end the command with the report's exit code.
+
+    Args:
+        source: what to read.
+        options: the values of `push_options`.
+        letters: the source is dead letters, and these of them are pushed again.
     """
     from pusher.cli.logs import configure  # noqa: PLC0415 - loaded when a run begins
     from pusher.errors import PusherError, UsageError  # noqa: PLC0415
 
-    configure(verbosity=-1 if quiet else int(verbose), log_format=log_format)
+    report, quiet = options.pop("report"), options.pop("quiet")
+    is_verbose, log_format = options.pop("verbose"), options.pop("log_format")
+    shows_progress = options.pop("progress") == "auto" and not quiet
+    configure(verbosity=-1 if quiet else int(is_verbose), log_format=log_format)
     try:
         check_report(report)
-        pipeline = _pipeline(source, values)
-        result = _run_watched(pipeline, shows_progress=progress == "auto" and not quiet)
+        pipeline = _pipeline(source, options, letters)
+        result = _run_watched(pipeline, shows_progress=shows_progress)
     except UsageError as error:
         raise Unusable(str(error)) from error
     except PusherError as error:
@@ -120,21 +150,15 @@ def command(
     exit_with(result, report, quiet=quiet, as_json=log_format == "json")
 
 
-def _pipeline(source: tuple[str, ...], values: dict[str, Any]) -> Pipeline:
-    from pusher.config import Settings  # noqa: PLC0415
+def _pipeline(
+    source: tuple[str, ...], values: dict[str, Any], letters: LetterFilter | None
+) -> Pipeline:
     from pusher.pipeline import Pipeline  # noqa: PLC0415
     from pusher.sources import open_source  # noqa: PLC0415
 
-    names = {"linger", "max_age", "drain_timeout", "confirm_timeout"}
-    settings = Settings(
-        token=read_secret(values.pop("token"), values.pop("token_file"), "--token"),
-        api_key=read_secret(values.pop("api_key"), values.pop("api_key_file"), "--api-key"),
-        keep_order=values.pop("order") == "key",
-        max_line_bytes=values.pop("max_line"),
-        **{f"{name}_s" if name in names else name: value for name, value in values.items()},
-    )
+    settings = settings_of(values)
     # Before anything else is opened: a closed stdin would become the first file that is.
-    opened = open_source(source or ("-",), max_line_bytes=settings.max_line_bytes)
+    opened = open_source(source, max_line_bytes=settings.max_line_bytes, letters=letters)
     return Pipeline(opened, settings)
 
 
@@ -147,6 +171,7 @@ def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
     # What is loaded by now stays; collecting it again and again would cost a tenth of the speed.
     gc.collect()
     gc.freeze()
+    hold_signals()
     report: Report = anyio.run(_run, pipeline, shows_progress, backend_options={"use_uvloop": True})
     return report
 
@@ -154,12 +179,20 @@ def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
 async def _run(pipeline: Pipeline, shows_progress: bool) -> Report:  # noqa: FBT001
     import anyio  # noqa: PLC0415
 
+    from pusher.errors import UsageError  # noqa: PLC0415
     from pusher.progress import is_live_terminal, show_bar, show_lines  # noqa: PLC0415
 
+    report: Report | None = None
+    unusable: UsageError | None = None
     async with anyio.create_task_group() as tasks:
         await tasks.start(obey_signals, pipeline.stopping)
         if shows_progress:
             tasks.start_soon(show_bar if is_live_terminal() else show_lines, pipeline.view)
-        report = await pipeline.run()
+        try:
+            report = await pipeline.run()
+        except UsageError as error:
+            unusable = error  # Raised beyond the group, which would wrap it.
         tasks.cancel_scope.cancel()
+    if report is None:
+        raise unusable or AssertionError("a run ends with a report or an error")
     return report

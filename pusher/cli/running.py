@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pusher.report import Report
     from pusher.stopping import Stopping
 
-__all__ = ["Unusable", "check_folder", "check_report", "exit_with", "obey_signals"]
+__all__ = ["Unusable", "check_folder", "check_report", "exit_with", "hold_signals", "obey_signals"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _log = logging.getLogger("pusher")
 
@@ -60,20 +62,29 @@ async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
 
     from pusher.model import Halt, HaltKind  # noqa: PLC0415
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         task_status.started()
         received = 0
-        async for signum in signals:
-            received += 1
-            name = signal.Signals(signum).name
-            halt = Halt(HaltKind.INTERRUPTED, f"interrupted by {name}", int(signum))
-            if received == 1:
-                stopping.end_reading(halt)
-                _log.info("%s: delivering what was read; once more to leave at once", name)
-            elif received == 2:
-                stopping.end_sending(halt)
-            else:
-                os._exit(128 + int(signum))
+        try:
+            async for signum in signals:
+                received += 1
+                name = signal.Signals(signum).name
+                halt = Halt(HaltKind.INTERRUPTED, f"interrupted by {name}", int(signum))
+                if received == 1:
+                    stopping.end_reading(halt)
+                    _log.info("%s: delivering what was read; once more to leave at once", name)
+                elif received == 2:
+                    stopping.end_sending(halt)
+                else:
+                    os._exit(128 + int(signum))
+        finally:
+            hold_signals()
+
+
+def hold_signals() -> None:
+    """Let signals wait until a run obeys them: an event loop that starts or ends cannot."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -> None:

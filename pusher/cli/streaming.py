@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pusher.cli.connection import option, with_options
-from pusher.cli.values import DURATION, SIZE
+from pusher.cli.connection import door_options, option, refresher_of, with_options
+from pusher.cli.values import CONCURRENCY, DURATION, REJECTED_MAX, SIZE, read_secret
 from pusher.model import OBJECT_TYPES
 
-__all__ = ["input_options", "output_options", "pace_options"]
+if TYPE_CHECKING:
+    from pusher.config import Settings
+
+__all__ = [
+    "checkpoint_options",
+    "guard_options",
+    "input_options",
+    "output_options",
+    "pace_options",
+    "settings_of",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,7 +49,11 @@ def pace_options(command: Command) -> Command:
         option("--batch-size", type=int, default=200, metavar="N", help="Messages in a request."),
         option("--batch-bytes", type=SIZE, default="4MiB", help="Largest request body."),
         option(
-            "--concurrency", type=int, default=16, metavar="N", help="Requests in flight at most."
+            "--concurrency",
+            type=CONCURRENCY,
+            metavar="N|auto",
+            default="auto",
+            help="Requests in flight at most; auto finds the best number by itself, up to 256.",
         ),
         option("--rate", type=float, metavar="R", help="Requests a second at most."),
         option(
@@ -47,6 +61,82 @@ def pace_options(command: Command) -> Command:
             type=DURATION,
             default="30s",
             help="After Ctrl-C: how long to go on delivering what was read.",
+        ),
+        option(
+            "--max-attempts",
+            type=int,
+            default=8,
+            metavar="N",
+            help="So many failures of one request, while others succeed, and it is taken apart;"
+            " a message that goes on failing is rejected.",
+        ),
+        option(
+            "--give-up-after",
+            type=DURATION,
+            default="15m",
+            help="Stop, to be resumed, when nothing has succeeded for so long.",
+        ),
+        option(
+            "--memory",
+            "memory_bytes",
+            type=SIZE,
+            default="64MiB",
+            help="What is held at most of messages under way; then reading waits.",
+        ),
+        option(
+            "--preflight/--no-preflight",
+            default=True,
+            help="Prove the address and the credentials before the first message.",
+        ),
+    )
+
+
+def guard_options(command: Command) -> Command:
+    """What may be sent, and when a run has gone wrong."""
+    return with_options(
+        command,
+        option("--only-store", "only_stores", multiple=True, metavar="ID", help="Send no others."),
+        option(
+            "--only-type",
+            "only_types",
+            multiple=True,
+            type=click.Choice(OBJECT_TYPES),
+            help="Send no others.",
+        ),
+        option("--limit", type=int, metavar="N", help="Send the first N messages only."),
+        option(
+            "--max-rejected",
+            type=REJECTED_MAX,
+            help="Stop when more are rejected. A share counts from 1,000 messages on.",
+        ),
+        option(
+            "--expect",
+            type=int,
+            metavar="N",
+            help="The run fails when the input ends with another number of messages: a producer"
+            " that died looks like one that is done.",
+        ),
+        option("--dry-run", is_flag=True, help="Everything but the requests; no file is written."),
+    )
+
+
+def checkpoint_options(command: Command) -> Command:
+    """How a later run goes on from this one."""
+    return with_options(
+        command,
+        option(
+            "--checkpoint",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Go on from this file where it exists, and keep in it how far the run is. The"
+            " same input has to be given again, which is checked.",
+        ),
+        option(
+            "--max-lag",
+            "max_lag_bytes",
+            type=SIZE,
+            default="1GiB",
+            help="With a checkpoint: read at most so far ahead of the oldest message that is not"
+            " settled, as a later run reads that again.",
         ),
     )
 
@@ -72,4 +162,36 @@ def output_options(command: Command) -> Command:
         option(
             "--log-format", type=click.Choice(["text", "json"]), default="text", help="On stderr."
         ),
+    )
+
+
+_SECONDS = ("linger", "max_age", "drain_timeout", "confirm_timeout", "give_up_after")
+_OF_THE_DOOR = ("timeout", "connect_timeout", "ca_file", "client_cert", "client_key", "headers")
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """The settings that options stand for.
+
+    Raises:
+        UsageError: a value is out of its range.
+        click.UsageError: a secret cannot be read.
+    """
+    from pusher.config import Settings  # noqa: PLC0415 - loaded when a run begins
+
+    door = door_options(values)
+    renamed = {
+        f"{name}_s" if name in _SECONDS else name: one
+        for name, one in values.items()
+        if name not in _OF_THE_DOOR
+    }
+    return Settings(
+        refresher=refresher_of(renamed),
+        token=read_secret(renamed.pop("token"), renamed.pop("token_file"), "--token"),
+        api_key=read_secret(renamed.pop("api_key"), renamed.pop("api_key_file"), "--api-key"),
+        keep_order=renamed.pop("order", "key") == "key",
+        max_line_bytes=renamed.pop("max_line"),
+        only_stores=frozenset(renamed.pop("only_stores", ())),
+        only_types=frozenset(renamed.pop("only_types", ())),
+        **door,
+        **renamed,
     )

@@ -1,0 +1,122 @@
+"""Let batches go to the endpoint as their turn comes, and settle what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from pusher.admission import Admission
+from pusher.model import Batch
+from pusher.sender import Errand, Sender
+from pusher.settling import Settlement
+from pusher.stopping import Stopping
+
+__all__ = ["Dispatcher"]
+
+UNDER_WAY_MIN = 16
+"""So many batches may be in flight or wait to be sent again; more where the limit is higher."""
+
+
+class Dispatcher:
+    """Runs one delivery for each batch, in one pass over the input.
+
+    Args:
+        sender: delivers a batch.
+        settlement: takes off what came of it.
+        admission: who may send.
+        stopping: asked whether sending is over.
+        tasks: where deliveries run.
+        errand: leaves out of a batch what an earlier run has settled.
+        is_rehearsal: nothing is sent; batches are counted as skipped.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        settlement: Settlement,
+        admission: Admission,
+        stopping: Stopping,
+        tasks: TaskGroup,
+        *,
+        errand: Errand | None,
+        is_rehearsal: bool,
+    ) -> None:
+        self._sender = sender
+        self._settlement = settlement
+        self._admission = admission
+        self._stopping = stopping
+        self._tasks = tasks
+        self._errand = errand
+        self._is_rehearsal = is_rehearsal
+        self._settled = anyio.Event()
+        self._under_way = 0  # Batches that wait for an answer, or to be sent again.
+        self.bodies_bytes = 0
+        """What their encoded bodies take."""
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher with {self._under_way} batches under way>"
+
+    @property
+    def is_idle(self) -> bool:
+        """No batch is under way, and no refusal is kept back."""
+        return not self._under_way and not self._sender.keeps_back
+
+    @property
+    def _is_full(self) -> bool:
+        return self._under_way >= max(UNDER_WAY_MIN, 2 * self._admission.limit)
+
+    async def send_all(self, batches: Iterable[Batch]) -> None:
+        """Let batches go; each waits here for its turn, and so does all that comes after it.
+
+        What has no turn any more, as sending is over, stays pending.
+        """
+        for batch in batches:
+            if self._is_rehearsal:
+                self._settlement.skip(batch, "dry_run")
+                continue
+            self.bodies_bytes += len(batch.body)
+            while self._is_full and not self._stopping.is_sending_over:
+                await self.next_settlement()
+            if not await self._admission.enter():
+                return
+            self._under_way += 1
+            self._tasks.start_soon(self._deliver, batch)
+
+    async def next_settlement(self) -> None:
+        """Wait until a batch is settled, or sending is over.
+
+        With nothing under way, nothing more can show who is to blame for what was refused.
+        """
+        if not self._under_way:
+            if self._sender.keeps_back:
+                await self._settlement.settle_all(self._sender.judge())
+            return
+        self._settled = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._wake_when_sending_ends)
+            await self._settled.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _wake_when_sending_ends(self) -> None:
+        await self._stopping.sending_ended()
+        self._settled.set()
+
+    async def _deliver(self, batch: Batch) -> None:
+        body_bytes = len(batch.body)
+        has_turn = True
+        parts = [batch]
+        if self._errand is not None:
+            parts = self._settlement.left_of(self._errand, batch)
+        for part in parts:
+            if not has_turn and not await self._admission.enter_again():
+                break
+            has_turn = False
+            await self._settlement.settle_all(self._sender.deliver(part))
+        if has_turn:
+            self._admission.leave()
+        batch.body = b""  # What is kept back of it is encoded anew.
+        self.bodies_bytes -= body_bytes
+        self._under_way -= 1
+        self._settled.set()
