@@ -129,8 +129,7 @@ class Pipeline:
             raise UsageError("--phases reads its input once a phase, so it needs files, not a pipe")
         if not settings.dead_letters.parent.is_dir():
             raise UsageError(f"--dead-letters: {settings.dead_letters.parent} is not a directory")
-        if settings.dead_letters.resolve() in source.letter_paths:
-            raise UsageError("--dead-letters is the file that is to be replayed: name another one")
+        _check_files(source, settings)
         self.source = source
         self.tally = Tally()
         self.stopping = stopping or Stopping()
@@ -582,3 +581,14 @@ class Pipeline:
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
         )
+
+
+def _check_files(source: LineSource, settings: Settings) -> None:
+    """See to it that nothing is written into what is read, nor two things into one file."""
+    letters = settings.dead_letters.resolve()
+    if letters in source.paths:
+        raise UsageError("--dead-letters is a file that is to be read: name another one")
+    if settings.checkpoint is not None:
+        checkpoint = settings.checkpoint.resolve()
+        if checkpoint == letters or checkpoint in source.paths:
+            raise UsageError("--checkpoint needs a file of its own")

@@ -775,7 +775,7 @@ async def test_a_file_of_dead_letters_is_passed_over_in_a_directory_and_named_ou
         assert result.counts() == (2, 1, 1, 0)
     assert len(letters_in(folder, "dead.ndjson")) == 2
     result = await run("push", "in/dead.ndjson", "--url", endpoint.url, *letters, cwd=tmp_path)
-    assert_usage_error(result, "the file that is to be replayed")
+    assert_usage_error(result, "a file that is to be read")
     result = await pushed(endpoint, b"", tmp_path, "in/dead.ndjson")
     assert result.counts() == (2, 0, 2, 0)
     assert [letter["record"] for letter in letters_in(tmp_path)] == ["oops", "oops"]

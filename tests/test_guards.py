@@ -259,7 +259,7 @@ async def test_letters_are_not_written_into_the_file_that_is_replayed(
 ) -> None:
     await pushed(endpoint, tmp_path, ["oops"])
     source = open_source([tmp_path / "dead.ndjson"])
-    with pytest.raises(UsageError, match="the file that is to be replayed"):
+    with pytest.raises(UsageError, match="a file that is to be read"):
         Pipeline(source, Settings(url=endpoint.url, dead_letters=tmp_path / "dead.ndjson"))
 
 
@@ -288,3 +288,26 @@ async def test_a_small_budget_holds_little_and_delivers_all(
         for entry in entries
         if isinstance(entry, dict)
     }
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--checkpoint", "same", "--dead-letters", "same"), "--checkpoint needs"),
+        (("--checkpoint", "in"), "--checkpoint needs"),
+        (("--dead-letters", "in"), "--dead-letters is a file that is to be read"),
+        (("--dead-letters", "./in"), "--dead-letters is a file that is to be read"),
+        (("--report", "in"), "--report needs"),
+        (("--report", "same", "--dead-letters", "same"), "--report needs"),
+        (("--report", "same", "--checkpoint", "same"), "--report needs"),
+    ],
+)
+async def test_nothing_is_written_into_what_is_read_nor_two_things_into_one_file(
+    flags: tuple[str, ...], complaint: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    before = written(tmp_path / "in", [line(1)]).read_bytes()
+    result = await run("push", "in", "--url", endpoint.url, *flags, cwd=tmp_path)
+    assert result.code == 2
+    assert complaint in result.err
+    assert (tmp_path / "in").read_bytes() == before
+    assert endpoint.requests == []

@@ -179,7 +179,7 @@ async def test_dead_letters_named_outright_are_read_as_their_original_lines(
     (chunk,) = [chunk async for chunk in source.chunks()]
     record = json.loads(LETTER)["record"]
     assert [line for _, _, line in chunk.lines()] == [record.encode()]
-    assert source.letter_paths == [(tmp_path / "dead.ndjson").resolve()]
+    assert source.paths == [(tmp_path / "dead.ndjson").resolve()]
 
 
 # Globs

@@ -141,7 +141,7 @@ def run_push(
     configure(verbosity=-1 if quiet else int(is_verbose), log_format=log_format)
     try:
         check_report(report)
-        pipeline = _pipeline(source, options, letters)
+        pipeline = _pipeline(source, options, letters, report)
         result = _run_watched(pipeline, shows_progress=shows_progress)
     except UsageError as error:
         raise Unusable(str(error)) from error
@@ -151,7 +151,10 @@ def run_push(
 
 
 def _pipeline(
-    source: tuple[str, ...], values: dict[str, Any], letters: LetterFilter | None
+    source: tuple[str, ...],
+    values: dict[str, Any],
+    letters: LetterFilter | None,
+    report: str | None,
 ) -> Pipeline:
     from pusher.pipeline import Pipeline  # noqa: PLC0415
     from pusher.sources import open_source  # noqa: PLC0415
@@ -159,6 +162,8 @@ def _pipeline(
     settings = settings_of(values)
     # Before anything else is opened: a closed stdin would become the first file that is.
     opened = open_source(source, max_line_bytes=settings.max_line_bytes, letters=letters)
+    others = (settings.dead_letters, *([settings.checkpoint] if settings.checkpoint else ()))
+    check_report(report, {*opened.paths, *(path.resolve() for path in others)})
     return Pipeline(opened, settings)
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +36,15 @@ def check_folder(flag: str, path: str | Path | None) -> None:
         raise UsageError(f"{flag}: {Path(path).parent} is not a directory")
 
 
-def check_report(path: str | None) -> None:
+def check_report(path: str | None, taken: Collection[Path] = ()) -> None:
     """Find out before the run, rather than after it, that its report has nowhere to go.
 
+    Args:
+        path: where it is to go.
+        taken: files that the run reads or writes.
+
     Raises:
-        UsageError: its folder does not exist, or it is a folder itself.
+        UsageError: its folder does not exist, it is a folder itself, or a file that is taken.
     """
     from pusher.errors import UsageError  # noqa: PLC0415
 
@@ -48,6 +53,8 @@ def check_report(path: str | None) -> None:
     check_folder("--report", path)
     if path is not None and (not path or Path(path).is_dir()):
         raise UsageError(f"--report: {path!r} is a directory")
+    if path is not None and Path(path).resolve() in taken:
+        raise UsageError("--report needs a file of its own")
 
 
 class Unusable(click.ClickException):

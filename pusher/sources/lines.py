@@ -77,10 +77,8 @@ class LineSource:
         self.can_be_read_again = all(entry.is_regular for entry in self._inputs)
         self.size_bytes = self._size_bytes() if self.can_be_read_again else None
         self.read_bytes = 0
-        self.letter_paths = [
-            entry.path.resolve() for entry in self._inputs if entry.letters and entry.path
-        ]
-        """The files of dead letters among the inputs."""
+        self.paths = [entry.path.resolve() for entry in self._inputs if entry.path]
+        """The files among the inputs."""
 
     def __repr__(self) -> str:
         return f"<LineSource {self.name}, {self.read_bytes} bytes read>"
