@@ -85,9 +85,9 @@ class Admission:
         """An attempt has ended: learn from it."""
         self._in_flight -= 1
         self._auto.ended(began_s, self._now_s(), outcome)
-        if outcome is Outcome.ACCEPTED:
+        if outcome in {Outcome.ACCEPTED, Outcome.ANSWERED}:
             self._budget.refund()
-        elif outcome is not Outcome.ANSWERED:
+        else:
             self._budget.spend()
 
     def given_up(self) -> None:

@@ -406,8 +406,8 @@ class Sender:
     async def _back_off(self, batch: Batch, reply: _Reply, attempt: int) -> bool:
         """Wait before the next attempt; false when sending has ended meanwhile."""
         delay_s = self._policy.delay_s(attempt, reply.asked_wait_s, self._rng)
-        if reply.asked_wait_s or reply.status == 429:
-            self._admission.pause(reply.asked_wait_s or delay_s)
+        if reply.asked_wait_s:
+            self._admission.pause(reply.asked_wait_s)
         _log.debug(
             "%s %s: attempt %s with %s messages: %s; again in %.1f s",
             printable(batch.lane.store_id),

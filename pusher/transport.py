@@ -32,6 +32,7 @@ from pusher.version import __version__
 __all__ = ["HttpTransport", "checked_url", "is_loopback"]
 
 ANSWER_BYTES_MAX = 8 << 20
+SECRET_CHARS_MIN = 6
 KEEPALIVE_S = 30.0
 
 _LARGE_BODY_BYTES = 1 << 20
@@ -117,7 +118,8 @@ class HttpTransport:
         self._secrets: set[str] = set()
         self._proxy, self._proxy_headers = self._proxy_of(proxy)
         self._own_headers = {_checked_name(name): _checked(value) for name, value in headers}
-        self._keep_secret(*self._own_headers.values())
+        # A short value is no secret, and hiding each "1" would garble answers.
+        self._keep_secret(*(v for v in self._own_headers.values() if len(v) >= SECRET_CHARS_MIN))
         self._keep_secret(token, api_key, *(refresher.secrets if refresher else ()))
         self._credential_query = f"hapikey={quote(api_key, safe='')}" if api_key else ""
         self._headers = {

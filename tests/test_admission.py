@@ -137,6 +137,14 @@ async def test_a_limit_that_grows_lets_several_in_at_once() -> None:
     await asyncio.gather(*waiting)
 
 
+async def test_a_probe_that_is_refused_shows_that_the_endpoint_is_back() -> None:
+    admission = Admission(4)
+    for _ in range(60):
+        attempted(admission, Outcome.FAILED)
+    attempted(admission, Outcome.ANSWERED)
+    assert not admission.is_probing
+
+
 async def test_a_refusal_is_no_sign_of_trouble() -> None:
     admission = Admission(4)
     for _ in range(200):

@@ -157,6 +157,17 @@ async def test_a_headers_value_is_a_secret() -> None:
     assert answer.body == b"bad ***"
 
 
+async def test_a_short_value_of_a_header_does_not_garble_answers() -> None:
+    async def name_the_guilty(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.Response(status=400, text="messages[11]")
+
+    async with serving(answer=name_the_guilty) as (url, _):
+        answer = await asked(url, headers=[("X-Version", "1")])
+    assert isinstance(answer, Answer)
+    assert answer.body == b"messages[11]"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
