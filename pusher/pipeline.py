@@ -170,6 +170,7 @@ class Pipeline:
         self._unusable: UsageError | None = None
         self._phases: list[PhaseReport] = []
         self._warnings: list[str] = []
+        self._large_bytes = 0  # What the longest line so far takes in all.
         self._is_complete = False
         self._started_s = 0.0
 
@@ -385,6 +386,7 @@ class Pipeline:
                         break
                 if chunk is not None:
                     if len(chunk.data) > LARGE_CHUNK_BYTES:  # It is held twice once it is encoded.
+                        self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
                         await self._make_room(dispatcher, 2 * len(chunk.data))
                     await self._take_in(chunk, dispatcher, selection, is_first=is_first)
                     last_chunk_s = time.monotonic()
@@ -467,6 +469,8 @@ class Pipeline:
         """With what is wanted, and a batch that is being made, `--memory` does not suffice."""
         settings = self._settings
         wanted_bytes += min(settings.batch_bytes, settings.memory_bytes // 4)
+        # Where one long line came, the next one may be under way, out of sight of the ledger.
+        wanted_bytes = max(wanted_bytes, min(self._large_bytes, settings.memory_bytes // 2))
         held_bytes = self._ledger.held_bytes + self._batcher.lane_count * LANE_BYTES
         held_bytes += len(self.tally.lanes) * COUNTED_LANE_BYTES
         return held_bytes + dispatcher.bodies_bytes + wanted_bytes > settings.memory_bytes
