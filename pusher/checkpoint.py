@@ -94,6 +94,8 @@ def _locked_if_current(path: Path) -> int | None:
         BlockingIOError: another process has locked it.
         OSError: it cannot be opened for writing.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--checkpoint: {path} is not a file")  # A device must not be replaced.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

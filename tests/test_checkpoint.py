@@ -110,6 +110,12 @@ def test_a_place_where_no_file_can_be_is_a_usage_error(path: str, tmp_path: Path
         CheckpointFile(tmp_path / path).open()
 
 
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/full"])
+def test_a_device_is_never_replaced(device: str) -> None:
+    with pytest.raises(UsageError, match="is not a file"):
+        CheckpointFile(Path(device)).open()
+
+
 async def test_a_write_that_fails_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
