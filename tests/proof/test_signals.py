@@ -50,7 +50,8 @@ async def interrupt_until_done(folder: Path, seed: int, name: str, ledger: Ledge
         await asyncio.sleep(rng.uniform(0, WHOLE_RUN_S))
         for signum in SIGNALS[name]:
             with suppress(ProcessLookupError):
-                process.send_signal(signum)
+                # The process object would look for its end first, and take it from who waits.
+                os.kill(process.pid, signum)
             await asyncio.sleep(rng.uniform(0, 0.2))
 
     async with running_oracle("--seed", seed, *LATENCY) as oracle:
