@@ -6,10 +6,11 @@ A letter counts once it is on the disk. The file is created with the first lette
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -87,7 +88,8 @@ class DeadLetters:
         try:
             if start_bytes >= self.length_bytes or not self.path.is_file():
                 return 0
-            return self._rewind(start_bytes, is_settled)
+            with self._locked():
+                return self._rewind(start_bytes, is_settled)
         except OSError as error:
             raise DiskError(f"{self.path}: dead letters: {error.strerror}") from error
 
@@ -125,13 +127,32 @@ class DeadLetters:
 
     def _append(self, data: bytes) -> None:
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-                if _ends_inside_a_line(self._descriptor):
+            was_open = self._descriptor
+            with self._locked() as descriptor:
+                if descriptor != was_open and _ends_inside_a_line(descriptor):
                     data = b"\n" + data  # A run was killed in the middle of a letter.
-            _append_or_nothing(self._descriptor, data)
+                _append_or_nothing(descriptor, data)
         except OSError as error:
             raise DiskError(f"{self.path}: dead letters: {error.strerror}") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Hold the file that is at the path now: another run's rewind may have replaced it."""
+        while True:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with suppress(OSError):  # Where files cannot be locked, runs must not share one.
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
+                    break
+            self.close()
+        try:
+            yield self._descriptor
+        finally:
+            if self._descriptor is not None:
+                with suppress(OSError):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
 def _copy(old: BinaryIO, new: BinaryIO, size: int) -> None:

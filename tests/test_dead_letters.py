@@ -352,3 +352,30 @@ async def test_its_permissions_stay(tmp_path: Path) -> None:
     with letters_in(path, "mine") as letters:
         letters.rewind(0, settled_up_to(1))
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+async def test_a_run_that_writes_goes_on_in_the_file_that_another_runs_rewind_has_left(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "dead"
+    with letters_in(path, "other") as other, letters_in(path, "mine") as mine:
+        await other.write([rejection_of(line=1)])
+        await mine.write([rejection_of(line=2)])
+        mine.rewind(0, settled_up_to(0))
+        await other.write([rejection_of(line=3)])
+        await mine.write([rejection_of(line=4)])
+    assert [(letter["run_id"], letter["line"]) for letter in read(path)] == [
+        ("other", 1),
+        ("other", 3),
+        ("mine", 4),
+    ]
+
+
+async def test_letters_go_on_in_a_new_file_when_somebody_moves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "dead"
+    with letters_in(path) as letters:
+        await letters.write([rejection_of(line=1)])
+        path.rename(tmp_path / "moved")
+        await letters.write([rejection_of(line=2)])
+    assert [letter["line"] for letter in read(path)] == [2]
+    assert [letter["line"] for letter in read(tmp_path / "moved")] == [1]

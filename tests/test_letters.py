@@ -128,3 +128,10 @@ async def test_letters_and_messages_can_be_pushed_together(tmp_path: Path) -> No
     (tmp_path / "dead").write_bytes(letter())
     chunks = await chunks_of(open_source([tmp_path / "in", tmp_path / "dead"]))
     assert [chunk.data for chunk in chunks] == [b"message\n", LINE + b"\n"]
+
+
+async def test_a_letter_may_be_longer_than_the_line_that_it_holds(tmp_path: Path) -> None:
+    record = b'"' * 900
+    (tmp_path / "dead").write_bytes(letter(record))
+    (chunk,) = await chunks_of(open_source([tmp_path / "dead"], max_line_bytes=1_000))
+    assert chunk.data == record + b"\n"

@@ -28,6 +28,7 @@ __all__ = ["LineSource"]
 CHUNK_BYTES = 256 << 10
 READ_AHEAD_CHUNKS = 4
 PIPE_BYTES = 1 << 20
+LETTER_BYTES = 64 << 10
 STDIN = "-"
 
 
@@ -130,10 +131,13 @@ class LineSource:
     def _read(self, positions: Mapping[str, Position]) -> Iterator[Chunk]:
         self._check_files(positions)
         for entry in self._inputs:
+            max_line_bytes = self._max_line_bytes
+            if entry.letters is not None:
+                max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
             chunks = cut_into_chunks(
                 decompressed(self._blocks(entry), entry.name),
                 entry.name,
-                self._max_line_bytes,
+                max_line_bytes,
                 after=positions.get(entry.name),
                 keeps_fingerprints=self._keeps_fingerprints,
             )
