@@ -109,12 +109,11 @@ class Admission:
     async def _wait_in(self, queue: deque[anyio.Event]) -> bool:
         if self.is_closed:
             return False
-        if not self._again and not self._waiting and self._has_room():
-            self._entered += 1
-            return True
         turn = anyio.Event()
         queue.append(turn)
         self._let_in()
+        if turn.is_set():
+            return True
         try:
             await turn.wait()
         except BaseException:
@@ -125,18 +124,20 @@ class Admission:
             raise
         return not self.is_closed
 
-    def _has_room(self) -> bool:
-        limit = 1 if self._budget.is_empty else self.limit
-        return self._entered < limit and self._now_s() >= self._paused_until_s
-
     def _let_in(self) -> None:
-        while (queue := self._again or self._waiting) and self._has_room():
+        """Let in as many as there is room for, or see to it that it is tried after the pause.
+
+        The clock is asked once: if the pause ended between two looks, nobody would be let in.
+        """
+        wait_s = self._paused_until_s - self._now_s()
+        if wait_s > 0:
+            if self._timer is None and not self.is_closed:
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self._pause_is_over)
+            return
+        limit = 1 if self._budget.is_empty else self.limit
+        while self._entered < limit and (queue := self._again or self._waiting):
             self._entered += 1
             queue.popleft().set()
-        if queue and self._timer is None and not self.is_closed:
-            wait_s = self._paused_until_s - self._now_s()
-            if wait_s > 0:
-                self._timer = asyncio.get_running_loop().call_later(wait_s, self._pause_is_over)
 
     def _pause_is_over(self) -> None:
         self._timer = None

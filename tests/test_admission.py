@@ -92,6 +92,23 @@ async def test_during_a_pause_nobody_enters_and_afterwards_all_do() -> None:
     assert await asyncio.wait_for(asyncio.gather(*both), 5) == [True, True]
 
 
+@pytest.mark.parametrize("ends_after", range(1, 8))
+async def test_a_pause_that_ends_while_it_is_looked_at_holds_nobody_for_ever(
+    ends_after: int,
+) -> None:
+    """The clock reaches the end of the pause between one look at it and the next."""
+    looks = 0
+
+    def now_s() -> float:
+        nonlocal looks
+        looks += 1
+        return 10.0 + (looks > ends_after) * 1e-6
+
+    admission = Admission(1, now_s=now_s)
+    admission._paused_until_s = 10.0 + 1e-6
+    assert await asyncio.wait_for(admission.enter(), 5)
+
+
 async def test_a_longer_pause_is_not_cut_short_by_a_shorter_one() -> None:
     now_s = 100.0
     admission = Admission(1, now_s=lambda: now_s)
