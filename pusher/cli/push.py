@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pusher.cli.connection import connection_options, option, refresh_options, with_options
-from pusher.cli.running import Unusable, check_report, exit_with, hold_signals, obey_signals
+from pusher.cli.running import (
+    Unusable,
+    check_report,
+    exit_with,
+    hold_signals,
+    ignore_signals,
+    obey_signals,
+)
 from pusher.cli.streaming import (
     checkpoint_options,
     guard_options,
@@ -178,6 +185,7 @@ def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
     gc.freeze()
     hold_signals()
     report: Report = anyio.run(_run, pipeline, shows_progress, backend_options={"use_uvloop": True})
+    ignore_signals()  # The event loop has put its own ways back in their place.
     return report
 
 

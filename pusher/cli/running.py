@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from pusher.report import Report
     from pusher.stopping import Stopping
 
-__all__ = ["Unusable", "check_folder", "check_report", "exit_with", "hold_signals", "obey_signals"]
+__all__ = [
+    "Unusable",
+    "check_folder",
+    "check_report",
+    "exit_with",
+    "hold_signals",
+    "ignore_signals",
+    "obey_signals",
+]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -69,11 +77,11 @@ async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
 
     from pusher.model import Halt, HaltKind  # noqa: PLC0415
 
-    with anyio.open_signal_receiver(*_SIGNALS) as signals:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        task_status.started()
-        received = 0
-        try:
+    received = 0
+    try:
+        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            task_status.started()
             async for signum in signals:
                 received += 1
                 name = signal.Signals(signum).name
@@ -85,13 +93,19 @@ async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
                     stopping.end_sending(halt)
                 else:
                     os._exit(128 + int(signum))
-        finally:
-            hold_signals()
+    finally:
+        ignore_signals()
 
 
 def hold_signals() -> None:
     """Let signals wait until a run obeys them: an event loop that starts or ends cannot."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def ignore_signals() -> None:
+    """A run has ended: what is left is its report, and a late signal must not change that."""
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -> None:
@@ -121,6 +135,5 @@ def exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -
         exit_code = 3
         if path == "-":
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # What is left is the end of the interpreter; a late Ctrl-C must not change the exit code.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_signals()
     sys.exit(exit_code)
