@@ -81,11 +81,11 @@ class Batcher:
         The store and type move from the message into the lane, so that they are not encoded again.
         """
         lanes, batch_size, batch_bytes = self._lanes, self._batch_size, self._batch_bytes
-        first_origin = origin_of(chunk.number, 0)
+        origins = [origin_of(chunk.number, 0) + index for index in indexes]
         # Sizes are counted only where a full batch of this chunk's messages might not fit;
         # the exact size is known, and kept, when a batch is encoded.
         counts_bytes = len(chunk.data) * batch_size > batch_bytes * len(messages)
-        for message, index in zip(messages, indexes, strict=True):
+        for message, origin in zip(messages, origins, strict=True):
             try:
                 lane = lanes[message.object_type][message.store_id]  # type: ignore[index]
             except KeyError:
@@ -97,7 +97,7 @@ class Batcher:
                 lane.opened_at_s = now_s
                 self._open[lane.lane] = lane
             held.append(message)
-            lane.origins.append(first_origin + index)
+            lane.origins.append(origin)
             if counts_bytes:
                 lane.counted_bytes += _size_of(message)
             if len(held) >= batch_size or lane.counted_bytes >= batch_bytes:
@@ -136,7 +136,10 @@ class Batcher:
             return
         lane = self._lanes[batch.lane.object_type][batch.lane.store_id]
         ids = batch.ids
-        lane.in_flight -= ids
+        if len(lane.in_flight) == len(ids):
+            lane.in_flight = set()
+        else:
+            lane.in_flight -= ids
         if lane.is_idle:
             self._forget(lane)
         if not lane.waiting or lane.waiting.keys().isdisjoint(ids):
@@ -269,7 +272,10 @@ class Batcher:
     def _mark_in_flight(self, lane: _OpenLane, batch: Batch) -> None:
         if self._keep_order:
             batch.ids = {message.external_object_id for message in batch.messages}
-            lane.in_flight |= batch.ids
+            if lane.in_flight:
+                lane.in_flight |= batch.ids
+            else:  # Mostly: and a set is copied faster than it is united with another.
+                lane.in_flight = batch.ids.copy()
 
     def _take_freed(self, lane: _OpenLane) -> tuple[list[SyncMessage], list[int]]:
         """Take the waiting messages of free objects, at most a full batch."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import le
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -32,6 +34,10 @@ _SEARCH_ALL_CHUNKS_UP_TO = 32
 _decode_lines = msgspec.json.Decoder(SyncMessage).decode_lines
 _decode_line = msgspec.json.Decoder(SyncMessage).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+_OPENING = bytearray(b"{")
+_ODD_LINE_END = re.compile(rb"\n(?:[^{]|(?<!\}\n))")
+"""After anything but a closing brace, or before anything but an opening one."""
 
 _NULL_VALUE = re.compile(rb":\s*null\b")
 
@@ -184,13 +190,9 @@ class Decoder:
             return False
         if not set(map(type, [message.changed_at for message in messages])) <= _INT_OR_UNSET:
             return False
-        for message in messages:
-            if memoryview(message.properties)[0] != _OPENING_BRACE:
-                return False
-            associations = message.associations
-            if associations is not EMPTY_MAP and memoryview(associations)[0] != _OPENING_BRACE:
-                return False
-        return True
+        return _are_objects([message.properties for message in messages]) and _are_objects(
+            [m.associations for m in messages if m.associations is not EMPTY_MAP]
+        )
 
     def _settled(self, message: SyncMessage) -> SyncMessage | Problem:
         """Bring one message to its canonical form, in place."""
@@ -257,9 +259,22 @@ class Decoder:
 
 
 def _has_one_value_a_line(data: bytes, count: int) -> bool:
-    """Tell lines of one value each from blank lines made up for by lines of several values."""
-    ends = data.count(b"}\n{")
-    return ends == count - 1 or ends + data.count(b"}\r\n{") == count - 1
+    """Tell lines of one value each from blank lines made up for by lines of several values.
+
+    A line end between two braces is outside of any value. Where all are, and there are as many
+    lines as values, no line has two.
+    """
+    if _ODD_LINE_END.search(data) is None:
+        return True
+    return data.count(b"}\n{") + data.count(b"}\r\n{") == count - 1
+
+
+def _are_objects(values: list[Raw]) -> bool:
+    """Tell whether valid JSON values are objects: no other one begins with so high a byte.
+
+    A bytearray compares itself with anything that has a buffer, so no object is made for a value.
+    """
+    return all(map(le, repeat(_OPENING), values))
 
 
 _INT_OR_UNSET = {int, type(UNSET)}
