@@ -81,7 +81,8 @@ class Batcher:
         The store and type move from the message into the lane, so that they are not encoded again.
         """
         lanes, batch_size, batch_bytes = self._lanes, self._batch_size, self._batch_bytes
-        origins = [origin_of(chunk.number, 0) + index for index in indexes]
+        first_origin = origin_of(chunk.number, 0)
+        origins = [first_origin + index for index in indexes]
         # Sizes are counted only where a full batch of this chunk's messages might not fit;
         # the exact size is known, and kept, when a batch is encoded.
         counts_bytes = len(chunk.data) * batch_size > batch_bytes * len(messages)
@@ -228,10 +229,10 @@ class Batcher:
 
     def _set_aside(self, lane: _OpenLane) -> bool:
         """Move the open messages that have to wait; false when there is none."""
+        if not lane.in_flight and not lane.waiting:
+            return False
         ids = {message.external_object_id for message in lane.messages}
-        if lane.in_flight.isdisjoint(ids) and (
-            not lane.waiting or lane.waiting.keys().isdisjoint(ids)
-        ):
+        if lane.in_flight.isdisjoint(ids) and lane.waiting.keys().isdisjoint(ids):
             return False
         messages, origins = lane.messages, lane.origins
         lane.messages, lane.origins = [], []
