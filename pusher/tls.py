@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Literal
 
 from pusher.errors import UsageError
 
@@ -12,8 +13,8 @@ __all__ = ["client_context"]
 
 def client_context(
     ca_file: Path | None = None, client_cert: Path | None = None, client_key: Path | None = None
-) -> ssl.SSLContext:
-    """Put together what a client needs.
+) -> ssl.SSLContext | Literal[True]:
+    """Put together what a client needs; True is the HTTP client's own context, ready since import.
 
     Args:
         ca_file: trust the authorities in this PEM file, instead of the system's.
@@ -25,6 +26,8 @@ def client_context(
     """
     if client_key is not None and client_cert is None:
         raise UsageError("--client-key goes with --client-cert")
+    if ca_file is None and client_cert is None:
+        return True
     flag, path = "--ca-file", ca_file
     try:
         context = ssl.create_default_context(cafile=ca_file)
