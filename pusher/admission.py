@@ -109,6 +109,9 @@ class Admission:
     async def _wait_in(self, queue: deque[anyio.Event]) -> bool:
         if self.is_closed:
             return False
+        if not (self._again or self._waiting or self._pause_s > 0) and self._has_room:
+            self._entered += 1
+            return True
         turn = anyio.Event()
         queue.append(turn)
         self._let_in()
@@ -129,15 +132,22 @@ class Admission:
 
         The clock is asked once: if the pause ended between two looks, nobody would be let in.
         """
-        wait_s = self._paused_until_s - self._now_s()
+        wait_s = self._pause_s
         if wait_s > 0:
             if self._timer is None and not self.is_closed:
                 self._timer = asyncio.get_running_loop().call_later(wait_s, self._pause_is_over)
             return
-        limit = 1 if self._budget.is_empty else self.limit
-        while self._entered < limit and (queue := self._again or self._waiting):
+        while self._has_room and (queue := self._again or self._waiting):
             self._entered += 1
             queue.popleft().set()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._entered < (1 if self._budget.is_empty else self.limit)
+
+    @property
+    def _pause_s(self) -> float:
+        return self._paused_until_s - self._now_s()
 
     def _pause_is_over(self) -> None:
         self._timer = None

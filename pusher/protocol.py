@@ -9,6 +9,7 @@ import re
 from calendar import timegm
 from collections.abc import Sequence
 from email.utils import parsedate_tz
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -188,6 +189,7 @@ def retry_after_s(answer: Answer, *, now_s: float) -> float:
     return max(0.0, wanted_ms / 1000 - (server_now_ms / 1000 if server_now_ms else now_s))
 
 
+@lru_cache(maxsize=16)  # The answers of one second have one date.
 def date_ms(date: str | None) -> int | None:
     """An HTTP date as epoch milliseconds; None where it is missing or unreadable."""
     if not date:
