@@ -11,6 +11,7 @@ from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
 from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
+from pusher.sources import LineSource
 from pusher.tally import RejectedMax
 from pusher.transport import checked_url, is_loopback
 
@@ -151,6 +152,24 @@ class Settings:
         if self.confirm_rate is not None:
             return self.confirm_rate
         return None if is_loopback(self.url) else STATUS_POLLS_PER_S
+
+    def check_source(self, source: LineSource) -> None:
+        """See to it that nothing is written into what is read, nor two things into one file.
+
+        Raises:
+            UsageError: these settings do not suit the source.
+        """
+        if self.phases and not source.can_be_read_again:
+            raise UsageError("--phases reads its input once a phase, so it needs files, not a pipe")
+        if not self.dead_letters.parent.is_dir():
+            raise UsageError(f"--dead-letters: {self.dead_letters.parent} is not a directory")
+        letters = self.dead_letters.resolve()
+        if letters in source.paths:
+            raise UsageError("--dead-letters is a file that is to be read: name another one")
+        if self.checkpoint is not None:
+            checkpoint = self.checkpoint.resolve()
+            if checkpoint == letters or checkpoint in source.paths:
+                raise UsageError("--checkpoint needs a file of its own")
 
     def transport_options(self) -> dict[str, Any]:
         """The keyword arguments of an `HttpTransport`."""

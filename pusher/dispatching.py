@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import anyio
@@ -20,7 +21,9 @@ UNDER_WAY_MIN = 16
 
 
 class Dispatcher:
-    """Runs one delivery for each batch, in one pass over the input.
+    """Runs one delivery for each batch, in one pass over the input. `close` when no more comes.
+
+    A task that has delivered its batch waits for another one: to start a task costs more.
 
     Args:
         sender: delivers a batch.
@@ -51,6 +54,8 @@ class Dispatcher:
         self._errand = errand
         self._is_rehearsal = is_rehearsal
         self._settled = anyio.Event()
+        self._idle: list[asyncio.Future[Batch | None]] = []  # What idle tasks wait for.
+        self._is_closed = False
         self._under_way = 0  # Batches that wait for an answer, or to be sent again.
         self.bodies_bytes = 0
         """What their encoded bodies take."""
@@ -82,7 +87,17 @@ class Dispatcher:
             if not await self._admission.enter():
                 return
             self._under_way += 1
-            self._tasks.start_soon(self._deliver, batch)
+            if self._idle:
+                self._idle.pop().set_result(batch)
+            else:
+                self._tasks.start_soon(self._work, batch)
+
+    def close(self) -> None:
+        """Let the tasks end that wait for a batch, and the others with what they deliver."""
+        self._is_closed = True
+        for turn in self._idle:
+            if not turn.done():
+                turn.set_result(None)
 
     async def next_settlement(self) -> None:
         """Wait until a batch is settled, or sending is over.
@@ -102,6 +117,15 @@ class Dispatcher:
     async def _wake_when_sending_ends(self) -> None:
         await self._stopping.sending_ended()
         self._settled.set()
+
+    async def _work(self, batch: Batch | None) -> None:
+        while batch is not None:
+            await self._deliver(batch)
+            if self._is_closed:
+                return
+            turn = asyncio.get_running_loop().create_future()
+            self._idle.append(turn)
+            batch = await turn
 
     async def _deliver(self, batch: Batch) -> None:
         body_bytes = len(batch.body)

@@ -12,7 +12,7 @@ import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 
 import anyio
@@ -125,11 +125,7 @@ class Pipeline:
         errand: Errand | None = None,
         stopping: Stopping | None = None,
     ) -> None:
-        if settings.phases and not source.can_be_read_again:
-            raise UsageError("--phases reads its input once a phase, so it needs files, not a pipe")
-        if not settings.dead_letters.parent.is_dir():
-            raise UsageError(f"--dead-letters: {settings.dead_letters.parent} is not a directory")
-        _check_files(source, settings)
+        settings.check_source(source)
         self.source = source
         self.tally = Tally()
         self.stopping = stopping or Stopping()
@@ -375,28 +371,31 @@ class Pipeline:
         """Decode and batch: one task, no await a message."""
         settings, batcher = self._settings, self._batcher
         last_chunk_s = time.monotonic()
-        async with chunks:
-            while not selection.is_exhausted:
-                wait_s = self._patience_s(time.monotonic() - last_chunk_s)
-                chunk: Chunk | None = None
-                with anyio.move_on_after(wait_s):
-                    try:
-                        chunk = await chunks.receive()
-                    except anyio.EndOfStream:
-                        break
-                if chunk is not None:
-                    if len(chunk.data) > LARGE_CHUNK_BYTES:  # It is held twice once it is encoded.
-                        self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
-                        await self._make_room(dispatcher, 2 * len(chunk.data))
-                    await self._take_in(chunk, dispatcher, selection, is_first=is_first)
-                    last_chunk_s = time.monotonic()
-                now_s = time.monotonic()
-                await dispatcher.send_all(batcher.turns(now_s))
-                if now_s - last_chunk_s >= settings.linger_s:
-                    await dispatcher.send_all(batcher.drain())
-                await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
-                await self._make_room(dispatcher)
-        await self._send_rest(dispatcher)
+        with closing(dispatcher):
+            async with chunks:
+                while not selection.is_exhausted:
+                    wait_s = self._patience_s(time.monotonic() - last_chunk_s)
+                    chunk: Chunk | None = None
+                    with anyio.move_on_after(wait_s):
+                        try:
+                            chunk = await chunks.receive()
+                        except anyio.EndOfStream:
+                            break
+                    if chunk is not None:
+                        if (
+                            len(chunk.data) > LARGE_CHUNK_BYTES
+                        ):  # It is held twice once it is encoded.
+                            self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
+                            await self._make_room(dispatcher, 2 * len(chunk.data))
+                        await self._take_in(chunk, dispatcher, selection, is_first=is_first)
+                        last_chunk_s = time.monotonic()
+                    now_s = time.monotonic()
+                    await dispatcher.send_all(batcher.turns(now_s))
+                    if now_s - last_chunk_s >= settings.linger_s:
+                        await dispatcher.send_all(batcher.drain())
+                    await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
+                    await self._make_room(dispatcher)
+            await self._send_rest(dispatcher)
 
     async def _send_rest(self, dispatcher: Dispatcher) -> None:
         """The input has ended: send what is open, and wait until all is settled."""
@@ -585,14 +584,3 @@ class Pipeline:
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
         )
-
-
-def _check_files(source: LineSource, settings: Settings) -> None:
-    """See to it that nothing is written into what is read, nor two things into one file."""
-    letters = settings.dead_letters.resolve()
-    if letters in source.paths:
-        raise UsageError("--dead-letters is a file that is to be read: name another one")
-    if settings.checkpoint is not None:
-        checkpoint = settings.checkpoint.resolve()
-        if checkpoint == letters or checkpoint in source.paths:
-            raise UsageError("--checkpoint needs a file of its own")
