@@ -6,7 +6,7 @@ Keeps the order per object: a message waits while another batch carries its obje
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -82,7 +82,11 @@ class Batcher:
         """
         lanes, batch_size, batch_bytes = self._lanes, self._batch_size, self._batch_bytes
         first_origin = origin_of(chunk.number, 0)
-        origins = [first_origin + index for index in indexes]
+        origins: Sequence[int]
+        if isinstance(indexes, range):  # All lines of the chunk: mostly.
+            origins = range(first_origin + indexes.start, first_origin + indexes.stop)
+        else:
+            origins = [first_origin + index for index in indexes]
         # Sizes are counted only where a full batch of this chunk's messages might not fit;
         # the exact size is known, and kept, when a batch is encoded.
         counts_bytes = len(chunk.data) * batch_size > batch_bytes * len(messages)

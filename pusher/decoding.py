@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import le
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from pusher.model import EMPTY_MAP, Chunk, ObjectType, Rejection, SyncMessage
 
@@ -28,9 +29,23 @@ _DIGITS_MAX = 40
 _LOOKS_LIKE_SECONDS_BELOW = 10**11
 """1973 in milliseconds, the year 5138 in seconds."""
 
+_LOOSE_CHUNKS = 16
+"""So many chunks are taken as they are after one that is not canonical throughout."""
+
 _SEARCH_EVERY = 8
 _SEARCH_ALL_CHUNKS_UP_TO = 32
 
+
+class _CanonicalMessage(SyncMessage):
+    """A message of which nothing has to be normalised but, perhaps, a missing `changedAt`."""
+
+    external_object_id: Annotated[str, Meta(min_length=1, max_length=100)]
+    store_id: Annotated[str, Meta(min_length=1)]
+    object_type: ObjectType
+    changed_at: Annotated[int, Meta(ge=0, le=_CHANGED_AT_MAX)] | UnsetType = UNSET
+
+
+_decode_canonical_lines = msgspec.json.Decoder(_CanonicalMessage).decode_lines
 _decode_lines = msgspec.json.Decoder(SyncMessage).decode_lines
 _decode_line = msgspec.json.Decoder(SyncMessage).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -95,6 +110,7 @@ class Decoder:
         self._default_type = default_type
         self._last_filled_ms = 0
         self._chunks_seen = 0
+        self._loose_chunks_left = 0
         self._warned_of_seconds = False
         self._warned_of_nulls = False
 
@@ -102,29 +118,42 @@ class Decoder:
         """Decode a chunk. `read_at_ms` fills a missing `changedAt` ("Sync Message Fields")."""
         if chunk.oversized_bytes is not None:
             return Decoded([], (), [_oversized(chunk)])
-        data = chunk.data
-        try:
-            # Raw values are checked for JSON's grammar, but not for UTF-8.
-            if not data.isascii():
-                str(data, "utf-8")
-            messages = _decode_lines(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            decoded = self._decode_line_by_line(chunk)
-        else:
-            if len(messages) == chunk.line_count and _has_one_value_a_line(data, len(messages)):
-                decoded = self._checked(chunk, messages)
-            else:
-                decoded = self._decode_line_by_line(chunk)
-        messages = decoded.messages
-        self._fill_changed_at(messages, read_at_ms)
-        self._look_for_oddities(data, decoded)
+        decoded = self._decode_at_once(chunk) or self._decode_line_by_line(chunk)
+        self._fill_changed_at(decoded.messages, read_at_ms)
+        self._look_for_oddities(chunk.data, decoded)
         return decoded
 
-    def _checked(self, chunk: Chunk, messages: list[SyncMessage]) -> Decoded:
-        if self._are_canonical(messages):
+    def _decode_at_once(self, chunk: Chunk) -> Decoded | None:
+        """Decode a chunk in one go; None where some line is guilty, or shares a line."""
+        data = chunk.data
+        is_ascii = data.isascii()
+        try:
+            if not is_ascii:  # Raw values are checked for JSON's grammar, but not for UTF-8.
+                str(data, "utf-8")
+            messages, has_types = self._decode_lines(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(messages) != chunk.line_count or not _has_one_value_a_line(data, len(messages)):
+            return None
+        may_have_odd_ids = not is_ascii or b"\\" in data
+        if has_types and _are_canonical(messages, may_have_odd_ids=may_have_odd_ids):
             return Decoded(messages, range(len(messages)))
         lines = list(chunk.lines())
         return self._sift(chunk, lines, lambda index, _: self._settled(messages[index]))
+
+    def _decode_lines(self, data: bytes) -> tuple[list[SyncMessage], bool]:
+        """Decode values; tell as well whether all ids, stores, types and times are as they must be.
+
+        Raises:
+            msgspec.DecodeError: some are no messages.
+        """
+        if not self._loose_chunks_left:
+            try:
+                return _decode_canonical_lines(data), True  # type: ignore[return-value]
+            except msgspec.ValidationError:
+                self._loose_chunks_left = _LOOSE_CHUNKS
+        self._loose_chunks_left -= 1
+        return _decode_lines(data), False
 
     def _decode_line_by_line(self, chunk: Chunk) -> Decoded:
         return self._sift(chunk, list(chunk.lines()), lambda _, line: self.decode_line(line))
@@ -178,21 +207,6 @@ class Decoder:
             return _TOO_DEEP
         except msgspec.DecodeError as error:  # It complained of a field before the line broke off.
             return Problem("not_json", str(error))
-
-    def _are_canonical(self, messages: list[SyncMessage]) -> bool:
-        """Tell at a tenth of a microsecond a message whether nothing has to be normalised."""
-        ids = [message.external_object_id for message in messages]
-        if set(map(type, ids)) != {str} or not "".join(ids).isascii():  # type: ignore[arg-type]
-            return False
-        if set(map(type, [message.store_id for message in messages])) != {str}:
-            return False
-        if UNSET in {message.object_type for message in messages}:
-            return False
-        if not set(map(type, [message.changed_at for message in messages])) <= _INT_OR_UNSET:
-            return False
-        return _are_objects([message.properties for message in messages]) and _are_objects(
-            [m.associations for m in messages if m.associations is not EMPTY_MAP]
-        )
 
     def _settled(self, message: SyncMessage) -> SyncMessage | Problem:
         """Bring one message to its canonical form, in place."""
@@ -269,15 +283,23 @@ def _has_one_value_a_line(data: bytes, count: int) -> bool:
     return data.count(b"}\n{") + data.count(b"}\r\n{") == count - 1
 
 
+def _are_canonical(messages: list[SyncMessage], *, may_have_odd_ids: bool) -> bool:
+    """Tell what the types of the fields do not: that ids are ASCII, and maps are objects."""
+    if may_have_odd_ids:
+        ids: list[str] = [message.external_object_id for message in messages]  # type: ignore[misc]
+        if not "".join(ids).isascii():
+            return False
+    return _are_objects([message.properties for message in messages]) and _are_objects(
+        [m.associations for m in messages if m.associations is not EMPTY_MAP]
+    )
+
+
 def _are_objects(values: list[Raw]) -> bool:
     """Tell whether valid JSON values are objects: no other one begins with so high a byte.
 
     A bytearray compares itself with anything that has a buffer, so no object is made for a value.
     """
     return all(map(le, repeat(_OPENING), values))
-
-
-_INT_OR_UNSET = {int, type(UNSET)}
 
 
 def _settled_maps(message: SyncMessage) -> Problem | None:
