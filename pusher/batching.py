@@ -90,13 +90,14 @@ class Batcher:
         # Sizes are counted only where a full batch of this chunk's messages might not fit;
         # the exact size is known, and kept, when a batch is encoded.
         counts_bytes = len(chunk.data) * batch_size > batch_bytes * len(messages)
+        unset = UNSET
         for message, origin in zip(messages, origins, strict=True):
             try:
                 lane = lanes[message.object_type][message.store_id]  # type: ignore[index]
             except KeyError:
                 lane = self._new_lane(message)
-            message.store_id = UNSET
-            message.object_type = UNSET
+            message.store_id = unset
+            message.object_type = unset
             held = lane.messages
             if not held:
                 lane.opened_at_s = now_s
@@ -105,7 +106,10 @@ class Batcher:
             lane.origins.append(origin)
             if counts_bytes:
                 lane.counted_bytes += _size_of(message)
-            if len(held) >= batch_size or lane.counted_bytes >= batch_bytes:
+                if lane.counted_bytes >= batch_bytes:
+                    yield from self._close(lane)
+                    continue
+            if len(held) >= batch_size:
                 yield from self._close(lane)
 
     def expired(self, opened_before_s: float) -> Iterator[Batch]:
@@ -218,11 +222,16 @@ class Batcher:
         unless this is its last call.
         """
         while lane.messages:
-            had_to_wait = self._keep_order and self._set_aside(lane)
-            if not lane.messages or (had_to_wait and not is_last_call):
-                break
+            ids: set[str | int] = set()
+            if self._keep_order:
+                ids = _ids_of(lane.messages)
+                if self._set_aside(lane, ids):
+                    if not lane.messages or not is_last_call:
+                        break
+                    ids = _ids_of(lane.messages)
             batch, rest_bytes = self._cut(lane)
-            self._mark_in_flight(lane, batch)
+            if self._keep_order:
+                self._mark_in_flight(lane, batch, _ids_of(batch.messages) if lane.messages else ids)
             yield batch
             if rest_bytes < self._batch_bytes:
                 break
@@ -231,11 +240,8 @@ class Batcher:
             if not self._keep_order:
                 self._forget(lane)
 
-    def _set_aside(self, lane: _OpenLane) -> bool:
-        """Move the open messages that have to wait; false when there is none."""
-        if not lane.in_flight and not lane.waiting:
-            return False
-        ids = {message.external_object_id for message in lane.messages}
+    def _set_aside(self, lane: _OpenLane, ids: set[str | int]) -> bool:
+        """Move the open messages, which have these ids, that must wait; false if there is none."""
         if lane.in_flight.isdisjoint(ids) and lane.waiting.keys().isdisjoint(ids):
             return False
         messages, origins = lane.messages, lane.origins
@@ -256,10 +262,15 @@ class Batcher:
 
     def _cut(self, lane: _OpenLane) -> tuple[Batch, int]:
         """Take as many of the open messages as fit; return the size of the rest as well."""
-        size = min(len(lane.messages), self._batch_size)
-        size, body, surplus_bytes = self._fit(lane.lane, lane.messages[:size])
-        batch = Batch(lane.lane, lane.messages[:size], lane.origins[:size], body)
-        lane.messages, lane.origins = lane.messages[size:], lane.origins[size:]
+        messages, origins, most = lane.messages, lane.origins, self._batch_size
+        taken = messages if len(messages) <= most else messages[:most]
+        size, body, surplus_bytes = self._fit(lane.lane, taken)
+        if size == len(messages):  # Mostly: then nothing is copied.
+            batch = Batch(lane.lane, messages, origins, body)
+            lane.messages, lane.origins = [], []
+        else:
+            batch = Batch(lane.lane, messages[:size], origins[:size], body)
+            lane.messages, lane.origins = messages[size:], origins[size:]
         lane.counted_bytes = surplus_bytes
         return batch, surplus_bytes
 
@@ -274,13 +285,12 @@ class Batcher:
             body = self._encode(lane, messages[:size])
         return size, body, full_bytes - len(body)
 
-    def _mark_in_flight(self, lane: _OpenLane, batch: Batch) -> None:
-        if self._keep_order:
-            batch.ids = {message.external_object_id for message in batch.messages}
-            if lane.in_flight:
-                lane.in_flight |= batch.ids
-            else:  # Mostly: and a set is copied faster than it is united with another.
-                lane.in_flight = batch.ids.copy()
+    def _mark_in_flight(self, lane: _OpenLane, batch: Batch, ids: set[str | int]) -> None:
+        batch.ids = ids
+        if lane.in_flight:
+            lane.in_flight |= ids
+        else:  # Mostly: and a set is copied faster than it is united with another.
+            lane.in_flight = ids.copy()
 
     def _take_freed(self, lane: _OpenLane) -> tuple[list[SyncMessage], list[int]]:
         """Take the waiting messages of free objects, at most a full batch."""
@@ -302,7 +312,7 @@ class Batcher:
         """Make a batch of waiting messages; those that do not fit go on waiting, in front."""
         size, body, _ = self._fit(lane.lane, messages)
         batch = Batch(lane.lane, messages[:size], origins[:size], body)
-        self._mark_in_flight(lane, batch)
+        self._mark_in_flight(lane, batch, _ids_of(batch.messages))
         for message, origin in zip(
             reversed(messages[size:]), reversed(origins[size:]), strict=True
         ):
@@ -312,6 +322,10 @@ class Batcher:
         if size < len(messages):
             lane.freed |= lane.waiting.keys() - lane.in_flight
         return batch
+
+
+def _ids_of(messages: list[SyncMessage]) -> set[str | int]:
+    return {message.external_object_id for message in messages}
 
 
 def _size_of(message: SyncMessage) -> int:
