@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import chain
 from typing import Any
 
@@ -176,7 +177,8 @@ class _Cutter:
         self._name = name
         self._place = place
         self._max_line_bytes = max_line_bytes
-        self._tail: list[bytes] = []
+        # It hands out what it holds without a copy, so that a long line is in memory once.
+        self._tail = BytesIO()
         self._tail_bytes = 0
         self._skipped_bytes = 0
         self._skipped_head = b""
@@ -196,27 +198,29 @@ class _Cutter:
             self._skipped_bytes = 0
         cut = block.rfind(b"\n", start) + 1
         if cut:
-            data = b"".join((*self._tail, block[start:cut]))
-            self._tail, self._tail_bytes = [], 0
-            yield from self._whole_lines(data)
+            self._tail.write(memoryview(block)[start:cut])
+            yield from self._whole_lines(self._take_tail())
         else:
             cut = start
         if cut < len(block):
-            self._tail.append(block[cut:])
-            self._tail_bytes += len(block) - cut
+            self._tail_bytes += self._tail.write(memoryview(block)[cut:])
             if self._tail_bytes > self._max_line_bytes:
-                line = b"".join(self._tail)
+                self._skipped_bytes = self._tail_bytes
+                line = self._take_tail()
                 self._place.pass_by(line)
                 self._skipped_head = line[:OVERSIZED_HEAD_BYTES]
-                self._skipped_bytes = self._tail_bytes
-                self._tail, self._tail_bytes = [], 0
+
+    def _take_tail(self) -> bytes:
+        data = self._tail.getvalue()
+        self._tail, self._tail_bytes = BytesIO(), 0
+        return data
 
     def finish(self) -> Iterator[Chunk]:
         """Yield the last line, where it has no end."""
         if self._skipped_bytes:
             yield self._oversized(self._skipped_head, self._skipped_bytes, has_end=False)
-        elif self._tail:
-            yield from self._whole_lines(b"".join(self._tail))
+        elif self._tail_bytes:
+            yield from self._whole_lines(self._take_tail())
 
     def _whole_lines(self, data: bytes) -> Iterator[Chunk]:
         if len(data) <= self._max_line_bytes:
