@@ -30,6 +30,8 @@ class _OpenLane:
     opened_at_s: float = 0.0
     counted_bytes: int = 0
     in_flight: set[str | int] = field(default_factory=set)
+    is_borrowed: bool = False
+    """`in_flight` is the very set of the one batch that is in flight."""
     waiting: dict[str | int, deque[tuple[int, SyncMessage]]] = field(default_factory=dict)
     freed: set[str | int] = field(default_factory=set)
 
@@ -47,6 +49,7 @@ class Batcher:
         batch_size: messages in a full batch (the reference allows 200).
         batch_bytes: largest body; one larger message goes alone.
         keep_order: never two batches in flight with the same object.
+        bodies_tell_all: a body has all that its messages have, so that they need not be kept.
     """
 
     def __init__(
@@ -56,11 +59,13 @@ class Batcher:
         batch_size: int = 200,
         batch_bytes: int = 4 << 20,
         keep_order: bool = True,
+        bodies_tell_all: bool = True,
     ) -> None:
         self._encode = encode
         self._batch_size = batch_size
         self._batch_bytes = batch_bytes
         self._keep_order = keep_order
+        self._bodies_tell_all = bodies_tell_all
         self._lanes: dict[ObjectType, dict[str, _OpenLane]] = {}
         # Lanes with open messages, oldest first: dicts keep their order.
         self._open: dict[Lane, _OpenLane] = {}
@@ -222,16 +227,10 @@ class Batcher:
         unless this is its last call.
         """
         while lane.messages:
-            ids: set[str | int] = set()
-            if self._keep_order:
-                ids = _ids_of(lane.messages)
-                if self._set_aside(lane, ids):
-                    if not lane.messages or not is_last_call:
-                        break
-                    ids = _ids_of(lane.messages)
+            has_waiters = self._set_aside(lane)
+            if not lane.messages or (has_waiters and not is_last_call):
+                break
             batch, rest_bytes = self._cut(lane)
-            if self._keep_order:
-                self._mark_in_flight(lane, batch, _ids_of(batch.messages) if lane.messages else ids)
             yield batch
             if rest_bytes < self._batch_bytes:
                 break
@@ -240,8 +239,11 @@ class Batcher:
             if not self._keep_order:
                 self._forget(lane)
 
-    def _set_aside(self, lane: _OpenLane, ids: set[str | int]) -> bool:
-        """Move the open messages, which have these ids, that must wait; false if there is none."""
+    def _set_aside(self, lane: _OpenLane) -> bool:
+        """Move the open messages that must wait for their object; false if there is none."""
+        if not (lane.in_flight or lane.waiting):
+            return False  # Mostly, with more lanes than requests in flight.
+        ids = _ids_of(lane.messages)
         if lane.in_flight.isdisjoint(ids) and lane.waiting.keys().isdisjoint(ids):
             return False
         messages, origins = lane.messages, lane.origins
@@ -272,7 +274,22 @@ class Batcher:
             batch = Batch(lane.lane, messages[:size], origins[:size], body)
             lane.messages, lane.origins = messages[size:], origins[size:]
         lane.counted_bytes = surplus_bytes
+        self._send_off(lane, batch)
         return batch, surplus_bytes
+
+    def _send_off(self, lane: _OpenLane, batch: Batch) -> None:
+        """Take note that a batch with its body is on its way."""
+        if self._keep_order:
+            # Encoding has just read the ids: they are still at hand for the processor.
+            batch.ids = _ids_of(batch.messages)
+            if not lane.in_flight:
+                lane.in_flight, lane.is_borrowed = batch.ids, True
+            elif lane.is_borrowed:
+                lane.in_flight, lane.is_borrowed = lane.in_flight | batch.ids, False
+            else:
+                lane.in_flight |= batch.ids
+        if self._bodies_tell_all:
+            batch.let_go()
 
     def _fit(self, lane: Lane, messages: list[SyncMessage]) -> tuple[int, bytes, int]:
         """How many of the messages fit, the body with them, and the size of the others."""
@@ -284,13 +301,6 @@ class Batcher:
             size = max(1, min(size - 1, int(size * self._batch_bytes / len(body) * 0.95)))
             body = self._encode(lane, messages[:size])
         return size, body, full_bytes - len(body)
-
-    def _mark_in_flight(self, lane: _OpenLane, batch: Batch, ids: set[str | int]) -> None:
-        batch.ids = ids
-        if lane.in_flight:
-            lane.in_flight |= ids
-        else:  # Mostly: and a set is copied faster than it is united with another.
-            lane.in_flight = ids.copy()
 
     def _take_freed(self, lane: _OpenLane) -> tuple[list[SyncMessage], list[int]]:
         """Take the waiting messages of free objects, at most a full batch."""
@@ -312,7 +322,7 @@ class Batcher:
         """Make a batch of waiting messages; those that do not fit go on waiting, in front."""
         size, body, _ = self._fit(lane.lane, messages)
         batch = Batch(lane.lane, messages[:size], origins[:size], body)
-        self._mark_in_flight(lane, batch, _ids_of(batch.messages))
+        self._send_off(lane, batch)
         for message, origin in zip(
             reversed(messages[size:]), reversed(origins[size:]), strict=True
         ):

@@ -140,7 +140,7 @@ class Dispatcher:
             await self._settlement.settle_all(self._sender.deliver(part))
         if has_turn:
             self._admission.leave()
-        batch.body = b""  # What is kept back of it is encoded anew.
+        batch.drop_body()
         self.bodies_bytes -= body_bytes
         self._under_way -= 1
         self._settled.set()

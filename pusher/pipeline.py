@@ -145,6 +145,7 @@ class Pipeline:
             batch_size=settings.batch_size,
             batch_bytes=settings.batch_bytes,
             keep_order=settings.keep_order,
+            bodies_tell_all=errand is None,
         )
         self._ledger = Ledger()
         self._sample = Sample(settings.confirm, self._rng)

@@ -17,7 +17,7 @@ import msgspec
 import orjson
 from msgspec import Meta, Raw
 
-from pusher.model import Answer, Batch, Lane, ObjectType, SyncMessage, Verdict
+from pusher.model import Answer, Batch, Lane, ObjectType, SyncMessage, SyncMessages, Verdict
 
 __all__ = [
     "API_ROOT",
@@ -61,18 +61,12 @@ _NEVER_RETRIED_5XX = frozenset({501, 505})
 _PLACE = re.compile(r"\bmessages(?:\[|/|\.)(\d{1,6})\b")
 
 
-class _SyncMessages(msgspec.Struct, rename="camel"):
-    store_id: str
-    object_type: ObjectType
-    messages: list[SyncMessage]
-
-
 _encoder = msgspec.json.Encoder()
 
 
 def encode_messages(lane: Lane, messages: list[SyncMessage]) -> bytes:
     """Build the body of `PUT /sync/messages` ("Put sync messages")."""
-    return _encoder.encode(_SyncMessages(lane.store_id, lane.object_type, messages))
+    return _encoder.encode(SyncMessages(lane.store_id, lane.object_type, messages))
 
 
 class ImportPart(msgspec.Struct, rename="camel", frozen=True):

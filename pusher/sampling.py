@@ -71,14 +71,27 @@ class Accepted(NamedTuple):
     """Our monotonic clock at the 2xx."""
 
 
-def _accepted(delivery: Delivery, index: int, now_s: float) -> Accepted:
-    """Name the object of a message, with the last message that the batch has of it."""
-    batch = delivery.batch
-    external_id = batch.messages[index].external_object_id
-    last = next(m for m in reversed(batch.messages) if m.external_object_id == external_id)
-    if not isinstance(last.changed_at, int):
-        raise TypeError("a delivered message has an integer changed_at")
-    return Accepted(batch.lane, str(external_id), last.changed_at, delivery.accepted_at_ms, now_s)
+class _Named:
+    """Names the objects of one delivery."""
+
+    def __init__(self, delivery: Delivery, now_s: float) -> None:
+        self.changes = delivery.batch.changes()
+        self._delivery = delivery
+        self._now_s = now_s
+
+    def accepted(self, index: int) -> Accepted:
+        """The object of a message, with the last message that the batch has of it."""
+        delivery, external_id = self._delivery, self.changes[index].external_object_id
+        last = next(c for c in reversed(self.changes) if c.external_object_id == external_id)
+        if not isinstance(last.changed_at, int):
+            raise TypeError("a delivered message has an integer changed_at")
+        return Accepted(
+            delivery.batch.lane,
+            str(external_id),
+            last.changed_at,
+            delivery.accepted_at_ms,
+            self._now_s,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -170,22 +183,35 @@ class Sample:
 
     def accept(self, delivery: Delivery, now_s: float, *, remember_last: bool) -> None:
         """Take note of a delivered batch; with `remember_last`, for `keep_last` as well."""
-        batch = delivery.batch
-        if remember_last:
-            self._last_accepted[batch.lane] = self._picks(delivery, now_s)
-        if self._size.is_none:
-            return
-        if known := self._objects.get(batch.lane):
-            self._refresh(known, delivery, now_s)
-        if batch.lane not in self._lanes_represented and len(self._lanes_represented) < LANES_MAX:
-            self._lanes_represented.add(batch.lane)
-            index = self._rng.randrange(len(batch))
-            self._member(_accepted(delivery, index, now_s)).is_kept = True
-        first_index = self._seen
-        self._seen += len(batch)
-        while self._next_index < self._seen:
-            index = self._next_index - first_index
-            self._take(self._member(_accepted(delivery, index, now_s)))
+        batch, lanes = delivery.batch, self._lanes_represented
+        known = self._objects.get(batch.lane, {})
+        is_new_lane = batch.lane not in lanes and len(lanes) < LANES_MAX
+        has_picks = not self._size.is_none and (
+            is_new_lane
+            or self._next_index < self._seen + len(batch)
+            # A part does not say at once which ids it has.
+            or (bool(known) and not (batch.ids and batch.ids.isdisjoint(known)))
+        )
+        if has_picks or remember_last:  # Mostly not: then nothing has to be looked into.
+            named = _Named(delivery, now_s)
+            if remember_last:
+                self._last_accepted[batch.lane] = self._picks(named)
+            if has_picks:
+                self._choose(named, batch.lane, known, is_new_lane=is_new_lane)
+        if not self._size.is_none:
+            self._seen += len(batch)
+
+    def _choose(
+        self, named: _Named, lane: Lane, known: dict[str, SampledObject], *, is_new_lane: bool
+    ) -> None:
+        """Bring the samples up to a delivery."""
+        self._refresh(known, named)
+        if is_new_lane:
+            self._lanes_represented.add(lane)
+            index = self._rng.randrange(len(named.changes))
+            self._member(named.accepted(index)).is_kept = True
+        while self._next_index < self._seen + len(named.changes):
+            self._take(self._member(named.accepted(self._next_index - self._seen)))
 
     def keep_last(self) -> None:
         """Add objects of the last accepted batch of each lane: a phase waits for them."""
@@ -256,20 +282,20 @@ class Sample:
         bad = sum(member.state is not SampleState.CONFIRMED for member in self._slots)
         return upper_bound_95(bad, len(self._slots))
 
-    def _picks(self, delivery: Delivery, now_s: float) -> list[Accepted]:
+    def _picks(self, named: _Named) -> list[Accepted]:
         """The last message of a batch, and a few others."""
-        count = len(delivery.batch)
+        count = len(named.changes)
         indexes = {count - 1, *(self._rng.randrange(count) for _ in range(GATE_PICKS - 1))}
-        return [_accepted(delivery, index, now_s) for index in indexes]
+        return [named.accepted(index) for index in indexes]
 
-    def _refresh(self, known: dict[str, SampledObject], delivery: Delivery, now_s: float) -> None:
+    def _refresh(self, known: dict[str, SampledObject], named: _Named) -> None:
         """A later message of a sampled object was accepted: the object now stands for that one."""
         seen: set[str | int] = set()
-        for index, message in enumerate(delivery.batch.messages):
-            external_id = message.external_object_id
+        for index, change in enumerate(named.changes if known else ()):
+            external_id = change.external_object_id
             if external_id in known and external_id not in seen:
                 seen.add(external_id)
-                self._member(_accepted(delivery, index, now_s))
+                self._member(named.accepted(index))
 
     def _member(self, accepted: Accepted) -> SampledObject:
         """The sampled object of an accepted message, brought up to that message."""
