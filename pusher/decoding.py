@@ -9,11 +9,12 @@ is taken line by line, to find the guilty.
 from __future__ import annotations
 
 import re
+from codecs import utf_8_decode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import le
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -32,11 +33,13 @@ _LOOKS_LIKE_SECONDS_BELOW = 10**11
 _LOOSE_CHUNKS = 16
 """So many chunks are taken as they are after one that is not canonical throughout."""
 
+_PIECE_BYTES = 32 << 10
+
 _SEARCH_EVERY = 8
 _SEARCH_ALL_CHUNKS_UP_TO = 32
 
 
-class _CanonicalMessage(SyncMessage):
+class _UndatedMessage(SyncMessage):
     """A message of which nothing has to be normalised but, perhaps, a missing `changedAt`."""
 
     external_object_id: Annotated[str, Meta(min_length=1, max_length=100)]
@@ -45,7 +48,17 @@ class _CanonicalMessage(SyncMessage):
     changed_at: Annotated[int, Meta(ge=0, le=_CHANGED_AT_MAX)] | UnsetType = UNSET
 
 
+class _CanonicalMessage(_UndatedMessage, kw_only=True):
+    """A message of which nothing has to be normalised."""
+
+    changed_at: Annotated[int, Meta(ge=0, le=_CHANGED_AT_MAX)]
+    # Named again, as fields are encoded in the order in which they are named last.
+    properties: Raw = EMPTY_MAP
+    associations: Raw = EMPTY_MAP
+
+
 _decode_canonical_lines = msgspec.json.Decoder(_CanonicalMessage).decode_lines
+_decode_undated_lines = msgspec.json.Decoder(_UndatedMessage).decode_lines
 _decode_lines = msgspec.json.Decoder(SyncMessage).decode_lines
 _decode_line = msgspec.json.Decoder(SyncMessage).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -53,6 +66,8 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _OPENING = bytearray(b"{")
 _ODD_LINE_END = re.compile(rb"\n(?:[^{]|(?<!\}\n))")
 """After anything but a closing brace, or before anything but an opening one."""
+
+_NO_TIME = "missing required field `changedAt`"
 
 _NULL_VALUE = re.compile(rb":\s*null\b")
 
@@ -87,6 +102,8 @@ class Decoded:
     indexes: Iterable[int]
     rejections: list[Rejection] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    is_dated: bool = False
+    """It is known that no message lacks its `changedAt`."""
 
 
 _TOO_DEEP = Problem("not_json", "nested too deeply")
@@ -111,6 +128,7 @@ class Decoder:
         self._last_filled_ms = 0
         self._chunks_seen = 0
         self._loose_chunks_left = 0
+        self._decode_strictly: Callable[[bytes], list[Any]] = _decode_canonical_lines
         self._warned_of_seconds = False
         self._warned_of_nulls = False
 
@@ -119,7 +137,8 @@ class Decoder:
         if chunk.oversized_bytes is not None:
             return Decoded([], (), [_oversized(chunk)])
         decoded = self._decode_at_once(chunk) or self._decode_line_by_line(chunk)
-        self._fill_changed_at(decoded.messages, read_at_ms)
+        if not decoded.is_dated:
+            self._fill_changed_at(decoded.messages, read_at_ms)
         self._look_for_oddities(chunk.data, decoded)
         return decoded
 
@@ -129,7 +148,7 @@ class Decoder:
         is_ascii = data.isascii()
         try:
             if not is_ascii:  # Raw values are checked for JSON's grammar, but not for UTF-8.
-                str(data, "utf-8")
+                _check_utf8(data)
             messages, has_types = self._decode_lines(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
@@ -137,7 +156,8 @@ class Decoder:
             return None
         may_have_odd_ids = not is_ascii or b"\\" in data
         if has_types and _are_canonical(messages, may_have_odd_ids=may_have_odd_ids):
-            return Decoded(messages, range(len(messages)))
+            is_dated = self._decode_strictly is _decode_canonical_lines
+            return Decoded(messages, range(len(messages)), is_dated=is_dated)
         lines = list(chunk.lines())
         return self._sift(chunk, lines, lambda index, _: self._settled(messages[index]))
 
@@ -149,8 +169,11 @@ class Decoder:
         """
         if not self._loose_chunks_left:
             try:
-                return _decode_canonical_lines(data), True  # type: ignore[return-value]
-            except msgspec.ValidationError:
+                return self._decode_strictly(data), True
+            except msgspec.ValidationError as error:
+                if _NO_TIME in str(error):  # Whoever leaves it out does so again.
+                    self._decode_strictly = _decode_undated_lines
+                    return self._decode_lines(data)
                 self._loose_chunks_left = _LOOSE_CHUNKS
         self._loose_chunks_left -= 1
         return _decode_lines(data), False
@@ -270,6 +293,15 @@ class Decoder:
                 decoded.warnings.append(
                     'null property values: the bridge expects strings; "" clears a property'
                 )
+
+
+def _check_utf8(data: bytes) -> None:
+    """Raise UnicodeDecodeError where it is not UTF-8. In pieces, as the text takes up caches."""
+    view, start = memoryview(data), 0
+    while start < len(data):
+        is_last = start + _PIECE_BYTES >= len(data)
+        _, used = utf_8_decode(view[start : start + _PIECE_BYTES], "strict", is_last)
+        start += used
 
 
 def _has_one_value_a_line(data: bytes, count: int) -> bool:

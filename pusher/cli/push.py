@@ -35,6 +35,8 @@ __all__ = ["command", "push_options", "run_push"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+GC_THRESHOLD = (20_000, 20, 100)
+
 _EPILOG = """
 \b
 Examples:
@@ -180,9 +182,11 @@ def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
 
     import anyio  # noqa: PLC0415
 
-    # What is loaded by now stays; collecting it again and again would cost a tenth of the speed.
+    # What is loaded by now stays, and what a run makes is freed without the collector's help:
+    # visiting it all again and again would cost a tenth of the speed. Errors do make cycles.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
     hold_signals()
     report: Report = anyio.run(_run, pipeline, shows_progress, backend_options={"use_uvloop": True})
     ignore_signals()  # The event loop has put its own ways back in their place.

@@ -25,8 +25,10 @@ from pusher.sources.letters import LetterFilter, unwrapped
 
 __all__ = ["LineSource"]
 
-CHUNK_BYTES = 256 << 10
-READ_AHEAD_CHUNKS = 4
+CHUNK_BYTES = 128 << 10
+"""A chunk and what is decoded from it fit into a processor's second cache, mostly 512 KiB."""
+
+READ_AHEAD_CHUNKS = 8
 PIPE_BYTES = 1 << 20
 LETTER_BYTES = 64 << 10
 STDIN = "-"
