@@ -1,0 +1,90 @@
+"""What is measured: streams, endpoints, and who takes part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.inputs import Stream
+
+__all__ = ["GUARD", "SUITES", "Scenario"]
+
+_TOOLS = ("pusher", "bare loop")
+_QUICK = ("pusher", "pusher, bare", "bare loop", "hubspot3")
+_EVERYONE = (
+    *("pusher", "pusher, bare", "bare loop", "Benthos", "syslog-ng"),
+    *("hubspot3", "jq | split | xargs curl", "jq | parallel curl", "wrk"),
+)
+_QUEUED = ("pusher", "bare loop", "Benthos", "syslog-ng", "hubspot3")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One stream, one endpoint, some contenders; times in milliseconds.
+
+    `few` is how many messages those get that send one request after the other.
+    """
+
+    name: str
+    stream: Stream
+    contenders: tuple[str, ...] = _TOOLS
+    concurrency: int = 16
+    latency_ms: float = 0.0
+    jitter_ms: float = 0.0
+    refused_share: float = 0.0
+    tls: bool = False
+    stdin: bool = False
+    options: tuple[str, ...] = ()
+    few: int = 20_000
+    rounds: int = 3
+
+    @property
+    def most_per_s(self) -> float | None:
+        """What so many requests in flight can carry at this latency; None without one."""
+        mean_ms = self.latency_ms + self.jitter_ms / 2
+        return self.concurrency * 200 / (mean_ms / 1000) if mean_ms else None
+
+
+def _lanes(count: int, messages: int, zipf: float = 0.0) -> Stream:
+    return Stream(messages, lanes=count, line_bytes=236, zipf=zipf)
+
+
+_QUICK_SUITE = (
+    Scenario("no latency", Stream(400_000), _QUICK),
+    Scenario("100 ms", Stream(400_000), _QUICK, concurrency=128, latency_ms=100, few=4_000),
+    Scenario("4,000 lanes", _lanes(4_000, 800_000)),
+)
+
+_FULL_SUITE = (
+    Scenario("no latency", Stream(1_000_000), _EVERYONE, few=50_000, rounds=5),
+    Scenario("20 ms", Stream(1_000_000), _QUEUED, concurrency=64, latency_ms=20),
+    Scenario("100 ms", Stream(2_000_000), _QUEUED, concurrency=128, latency_ms=100, few=10_000),
+    Scenario("300 ms", Stream(1_000_000), _QUEUED, concurrency=128, latency_ms=300, few=4_000),
+    Scenario("50 to 150 ms", Stream(1_000_000), concurrency=64, latency_ms=50, jitter_ms=100),
+    Scenario("1 lane", _lanes(1, 1_000_000)),
+    Scenario("16 lanes", _lanes(16, 1_000_000)),
+    Scenario("4,000 lanes", _lanes(4_000, 2_000_000)),
+    Scenario("40,000 lanes", _lanes(40_000, 4_000_000)),
+    Scenario(
+        "40,000 lanes by Zipf, half of them with 200 messages", _lanes(40_000, 11_400_000, 0.5)
+    ),
+    Scenario(
+        "the same with --memory 4GiB",
+        _lanes(40_000, 11_400_000, 0.5),
+        ("pusher",),
+        options=("--memory", "4GiB"),
+    ),
+    Scenario("150 B", Stream(1_000_000, 16, 150)),
+    Scenario("300 B", Stream(1_000_000, 16, 300)),
+    Scenario("2 KB", Stream(400_000, 16, 2_000)),
+    Scenario("50 KB", Stream(20_000, 16, 50_000)),
+    Scenario("gzip", Stream(1_000_000, compression="gz"), ("pusher",)),
+    Scenario("zstandard", Stream(1_000_000, compression="zst"), ("pusher",)),
+    Scenario("standard input", Stream(1_000_000), stdin=True),
+    Scenario("TLS", Stream(1_000_000), tls=True),
+    Scenario("5 % of requests 503", Stream(1_000_000), ("pusher", "Benthos"), refused_share=0.05),
+    Scenario("10 million messages", Stream(10_000_000), rounds=1),
+)
+
+SUITES: dict[str, tuple[Scenario, ...]] = {"quick": _QUICK_SUITE, "full": _FULL_SUITE}
+#: What a build is held against: the loss of a feature's worth of speed, not the machine's mood.
+GUARD = Scenario("guard", Stream(400_000), ("pusher", "bare loop"), rounds=5)
