@@ -27,6 +27,7 @@ __all__ = [
     "ObjectType",
     "Parked",
     "Position",
+    "Problem",
     "Refusal",
     "Rejection",
     "Source",
@@ -79,6 +80,14 @@ class Lane(NamedTuple):
 
     store_id: str
     object_type: ObjectType
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a line or a record is not a sync message."""
+
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,17 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "batching",
+                "changes",
                 "decoding",
+                "envelopes",
                 "generating",
                 "isolating",
+                "mapping",
                 "protocol",
                 "proxying",
                 "refreshing",
                 "pacing",
+                "records",
                 "resuming",
                 "retrying",
                 "sampling",
