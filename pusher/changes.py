@@ -49,6 +49,8 @@ PAIRED_TOMBSTONE = Skipped("tombstone_of_pair")
 TOMBSTONE_WITHOUT_MAPPING = Skipped("tombstone_without_mapping")
 TOMBSTONE_WITHOUT_KEY = Skipped("tombstone_without_key")
 
+EMPTY_VALUE = Problem("not_json", "the value is empty; a tombstone is null")
+
 _OPEN_BRACE, _QUOTE = 0x7B, 0x22
 _CHANGED_AT = b'"changedAt"'
 
@@ -178,6 +180,8 @@ class Converter:
         value = text_of(record.value)
         if value == b"null":
             return self._tombstone(record)
+        if not value:
+            return EMPTY_VALUE
         change = self.change
         if change is None:
             change = self.change = change_format_of(value)

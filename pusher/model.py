@@ -126,9 +126,19 @@ class Chunk:
     """Where it ends, when the source keeps fingerprints."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Lines that the source left out of `data` by rule, by reason."""
+    line_numbers: Sequence[int] | None = None
+    """Of each line, with `offsets`, where `data` holds not what was read but what it stands for.
+    Then no line is blank."""
+    offsets: Sequence[int] = ()
+    rejected: Sequence[Rejection] = ()
+    """What the source could make no line of."""
 
     def lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield (line number, offset, line without its end) for each line that is not blank."""
+        if self.line_numbers is not None:
+            lines = self.data.split(b"\n")
+            yield from zip(self.line_numbers, self.offsets, lines, strict=False)
+            return
         offset = self.offset
         for line_number, line in enumerate(self.data.split(b"\n"), self.first_line):
             if line.strip(b" \t\r"):
@@ -284,7 +294,7 @@ class Rejection:
     status: int | None = None
     attempts: int = 0
     changed_at_ms: int | None = None
-    extra: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, int | str] = field(default_factory=dict)
     """More facts for the dead letter, such as the length of a line that was not kept whole."""
 
 

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "batching",
                 "changes",
                 "decoding",
+                "detecting",
                 "envelopes",
                 "generating",
                 "isolating",
@@ -35,6 +36,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "retrying",
                 "sampling",
                 "selecting",
+                "showing",
                 "tally",
                 "watermark",
             }

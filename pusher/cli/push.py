@@ -40,6 +40,7 @@ _EPILOG = """
 Examples:
   tail -F changes.ndjson | pusher push --url http://127.0.0.1:8080
   pusher push export/ --phases --url https://bridge.example --token-file token --checkpoint ck
+  kcat -C -J -e -q -o beginning -b h:9092 -t orders | pusher push --map map.toml --dry-run
   zcat old.ndjson.gz | pusher push --store shop-1 --type PRODUCT --report - | jq .messages
 
 \b
@@ -117,7 +118,8 @@ def command(source: tuple[str, ...], **options: Any) -> None:
     """Push a change stream into an Ecommerce Bridge, and confirm a sample of it.
 
     SOURCE is a file, a directory, a glob, or - for standard input (the default). Files may be
-    compressed with gzip or zstandard. Each line is one change:
+    compressed with gzip or zstandard. Exports of Kafka topics are recognised by their first
+    record (see --format). Otherwise each line is one change:
 
     \b
       {"storeId": "shop-1", "objectType": "PRODUCT", "action": "UPSERT",
@@ -150,6 +152,8 @@ def run_push(
         check_report(report)
         pipeline = _pipeline(source, options, letters, report)
         result = _run_watched(pipeline, shows_progress=shows_progress)
+        if pipeline.source.examples and not quiet:
+            click.echo("\n".join(pipeline.source.examples.lines()), err=True)
     except UsageError as error:
         raise Unusable(str(error)) from error
     except PusherError as error:
@@ -168,7 +172,12 @@ def _pipeline(
 
     settings = settings_of(values)
     # Before anything else is opened: a closed stdin would become the first file that is.
-    opened = open_source(source, max_line_bytes=settings.max_line_bytes, letters=letters)
+    opened = open_source(
+        source,
+        max_line_bytes=settings.max_line_bytes,
+        letters=letters,
+        formats=settings.formats,
+    )
     others = (settings.dead_letters, *([settings.checkpoint] if settings.checkpoint else ()))
     check_report(report, {*opened.paths, *(path.resolve() for path in others)})
     return Pipeline(opened, settings)
