@@ -83,6 +83,10 @@ class _Connect(msgspec.Struct, gc=False):
     payload: Raw
 
 
+class _Dated(msgspec.Struct, rename="camel", gc=False):
+    changed_at: int | str | None = None
+
+
 class _Stamped(msgspec.Struct, rename="camel", gc=False):
     changed_at: Raw | None = None
 
@@ -92,6 +96,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 _decode_debezium = msgspec.json.Decoder(_Debezium).decode
 _decode_maxwell = msgspec.json.Decoder(_Maxwell).decode
 _decode_connect = msgspec.json.Decoder(_Connect).decode
+_decode_dated_lines = msgspec.json.Decoder(_Dated).decode_lines
 _decode_stamped = msgspec.json.Decoder(_Stamped).decode
 _BROKEN = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -172,6 +177,31 @@ class Converter:
     def remembers(self) -> bool:
         """What comes depends on what came before: deletes are kept until their tombstone."""
         return self.change is None or self._mapping is not None or self.change.startswith("debez")
+
+    def lines_of(self, values: list[str], times_ms: list[int | None]) -> list[bytes] | None:
+        """The lines of values that are sync messages already, in one go.
+
+        Args:
+            values: none of them a tombstone.
+            times_ms: of their records.
+
+        Returns:
+            None where some need a closer look, or may be more than sync messages.
+        """
+        if self._mapping is not None or self.change != "canonical":
+            return None
+        data = "\n".join(values).encode()
+        try:
+            dated = _decode_dated_lines(data)
+        except _BROKEN:
+            return None
+        lines = data.split(b"\n")
+        if not len(dated) == len(lines) == len(values):
+            return None
+        for index, one in enumerate(dated):
+            if one.changed_at is None:
+                lines[index] = _stamped(lines[index], times_ms[index])
+        return lines
 
     def convert(self, record: Record) -> Outcome:
         """Make a message of a record."""

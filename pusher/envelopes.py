@@ -21,10 +21,12 @@ __all__ = [
     "FORMATS",
     "FORMAT_NAMES",
     "Format",
+    "Kcat",
     "Place",
     "Unwrapper",
     "closest_format",
     "format_of",
+    "of_kcat",
 ]
 
 Format = Literal[
@@ -91,7 +93,9 @@ class Place(NamedTuple):
     offset: int
 
 
-class _Kcat(msgspec.Struct, gc=False):
+class Kcat(msgspec.Struct, gc=False):
+    """A line of kcat -J."""
+
     topic: str
     partition: int
     offset: int
@@ -100,7 +104,7 @@ class _Kcat(msgspec.Struct, gc=False):
     ts: int | None = None
 
 
-class _LooseKcat(_Kcat):
+class _LooseKcat(Kcat):
     """With a decoder of a schema registry, kcat writes values as objects."""
 
     payload: Raw  # type: ignore[assignment]
@@ -162,8 +166,8 @@ class _Lambda(msgspec.Struct):
 
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
-_decode_kcat = msgspec.json.Decoder(_Kcat).decode
-_decode_kcat_lines = msgspec.json.Decoder(_Kcat).decode_lines
+_decode_kcat = msgspec.json.Decoder(Kcat).decode
+_decode_kcat_lines = msgspec.json.Decoder(Kcat).decode_lines
 _decode_loose_kcat = msgspec.json.Decoder(_LooseKcat).decode
 _decode_rpk = msgspec.json.Decoder(_Rpk).decode
 _decode_rest_proxy = msgspec.json.Decoder(_RestProxy).decode
@@ -273,15 +277,15 @@ class Unwrapper:
         """What comes depends on what came before."""
         return self.file_format in ("rest-proxy", "aiven") and not self._is_base64
 
-    def all(self, data: bytes, line_count: int) -> list[Record] | None:
-        """The records of so many lines in one go; None where some need a closer look."""
+    def all(self, data: bytes, line_count: int) -> list[Kcat] | None:
+        """What so many lines of kcat hold, in one go; None where some need a closer look."""
         if self.file_format != "kcat":
             return None
         try:
             read = _decode_kcat_lines(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
-        return [_of_kcat(one) for one in read] if len(read) == line_count else None
+        return read if len(read) == line_count else None
 
     def one(self, line: bytes, place: Place | None = None) -> Unwrapped:
         """The record of one line.
@@ -356,7 +360,8 @@ def _value_only(line: bytes, place: Place | None) -> Unwrapped:
     return Record(line) if place is None else Record(line, None, place.topic, place.partition)
 
 
-def _of_kcat(one: _Kcat) -> Record:
+def of_kcat(one: Kcat) -> Record:
+    """The record in a line."""
     payload = one.payload
     return Record(
         None if payload is None else payload.encode(),
@@ -370,7 +375,7 @@ def _of_kcat(one: _Kcat) -> Record:
 
 def _kcat(line: bytes, _place: Place | None) -> Unwrapped:
     try:
-        return _of_kcat(_decode_kcat(line))
+        return of_kcat(_decode_kcat(line))
     except msgspec.ValidationError:
         one = _decode_loose_kcat(line)
     fields = _decode_fields(line)

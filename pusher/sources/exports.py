@@ -11,7 +11,7 @@ import base64
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -20,7 +20,7 @@ import msgspec
 
 from pusher.changes import ChangeFormat, Converter, Outcome
 from pusher.detecting import Detected, Detector
-from pusher.envelopes import FORMATS, Format, Unwrapper
+from pusher.envelopes import FORMATS, Format, Kcat, Unwrapper, of_kcat
 from pusher.envelopes import Place as FilePlace
 from pusher.errors import UsageError
 from pusher.mapping import Mapping
@@ -202,20 +202,12 @@ class Reading:
             return chunk
         convert = self._converter.convert if self._examples is None else self._shown
         unwrapper = self._unwrapper
-        out = _Lines(chunk, unwrapper.file_format)
         data = chunk.data.removesuffix(b"\n")
         lines = data.split(b"\n")
-        records = unwrapper.all(data, len(lines))
-        if records is not None:
-            if chunk.line_numbers is not None:
-                places = zip(chunk.line_numbers, chunk.offsets, lines, strict=True)
-            else:
-                offsets = accumulate(map(_length, lines), initial=chunk.offset)
-                numbers = range(chunk.first_line, chunk.first_line + len(lines))
-                places = zip(numbers, offsets, lines, strict=False)
-            for record, at in zip(records, places, strict=True):
-                out.add(convert(record), *at)
-            return out.chunk()
+        read = unwrapper.all(data, len(lines))
+        if read is not None:
+            return self._at_once(chunk, lines, read) or self._one_by_one(chunk, lines, read)
+        out = _Lines(chunk, unwrapper.file_format)
         for number, offset, line in chunk.lines():
             unwrapped = unwrapper.one(line, place)
             if isinstance(unwrapped, Record):
@@ -228,6 +220,32 @@ class Reading:
                     is_problem = isinstance(outcome, Problem)
                     own = _event_of(record) if is_problem and len(unwrapped) > 1 else line
                     out.add(outcome, number, offset, own)
+        return out.chunk()
+
+    def _at_once(self, chunk: Chunk, lines: list[bytes], read: list[Kcat]) -> Chunk | None:
+        """Take values that are sync messages; None where some need a closer look."""
+        if self._examples is not None or self._converter.remembers:
+            return None
+        out = _Lines(chunk, self._unwrapper.file_format)
+        numbers, offsets = _places(chunk, lines)
+        kept = [index for index, one in enumerate(read) if one.payload is not None]
+        if len(kept) < len(read):
+            for index, one in enumerate(read):
+                if one.payload is None:
+                    outcome = self._converter.convert(of_kcat(one))
+                    out.add(outcome, numbers[index], offsets[index], lines[index])
+            read = [read[index] for index in kept]
+            numbers, offsets = [numbers[i] for i in kept], [offsets[i] for i in kept]
+        values: list[str] = [one.payload for one in read]  # type: ignore[misc]
+        taken = self._converter.lines_of(values, [one.ts for one in read])
+        return None if taken is None else out.chunk(taken, numbers, offsets)
+
+    def _one_by_one(self, chunk: Chunk, lines: list[bytes], read: list[Kcat]) -> Chunk:
+        convert = self._converter.convert if self._examples is None else self._shown
+        out = _Lines(chunk, self._unwrapper.file_format)
+        numbers, offsets = _places(chunk, lines)
+        for one, number, offset, line in zip(read, numbers, offsets, lines, strict=True):
+            out.add(convert(of_kcat(one)), number, offset, line)
         return out.chunk()
 
     def _shown(self, record: Record) -> Outcome:
@@ -258,8 +276,13 @@ class Reading:
         return self._converter.convert(unwrapped)
 
 
-def _length(line: bytes) -> int:
-    return len(line) + 1
+def _places(chunk: Chunk, lines: list[bytes]) -> tuple[Sequence[int], Sequence[int]]:
+    """The numbers and the offsets of the lines of a chunk, of which none is blank."""
+    if chunk.line_numbers is not None:
+        return chunk.line_numbers, chunk.offsets
+    ends = [len(line) + 1 for line in lines[:-1]]
+    numbers = range(chunk.first_line, chunk.first_line + len(lines))
+    return numbers, list(accumulate(ends, initial=chunk.offset))
 
 
 class _Lines:
@@ -295,13 +318,21 @@ class _Lines:
                 )
             )
 
-    def chunk(self) -> Chunk:
+    def chunk(
+        self,
+        lines: list[bytes] | None = None,
+        numbers: Sequence[int] = (),
+        offsets: Sequence[int] = (),
+    ) -> Chunk:
+        """The chunk of the lines that were added, or of these instead."""
+        if lines is None:
+            lines, numbers, offsets = self._lines, self._numbers, self._offsets
         return replace(
             self._chunk,
-            data=b"\n".join(self._lines),
-            line_count=len(self._lines),
-            line_numbers=self._numbers,
-            offsets=self._offsets,
+            data=b"\n".join(lines),
+            line_count=len(lines),
+            line_numbers=numbers,
+            offsets=offsets,
             skipped=self._skipped,
             rejected=self._rejected,
         )

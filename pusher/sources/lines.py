@@ -64,7 +64,8 @@ class LineSource:
         max_line_bytes: a longer line is passed on without being kept.
         letter_files: those of the inputs that are files of dead letters.
         letters: which of their lines are read.
-        formats: what is known of the others.
+        formats: what is known of what the others hold, to be found out where it is not; None
+            passes their lines on as they are.
 
     Raises:
         UsageError: an input does not exist or cannot be read.
@@ -79,9 +80,9 @@ class LineSource:
         letters: LetterFilter | None = None,
         formats: Formats | None = None,
     ) -> None:
-        self._formats = formats or Formats()
+        self._formats = formats
         self._readings = 0
-        self.examples = Examples() if self._formats.shows else None
+        self.examples = Examples() if formats and formats.shows else None
         """What was made of the records of the first reading, where that is wanted."""
         self._inputs = [_examined(name) for name in inputs]
         for entry, name in zip(self._inputs, inputs, strict=True):
@@ -149,7 +150,7 @@ class LineSource:
         self._check_files(positions)
         is_first = not self._readings
         examples = self.examples if is_first else None
-        reading = Reading(self._formats, announces=is_first, examples=examples)
+        reading = Reading(self._formats or Formats(), announces=is_first, examples=examples)
         self._readings += 1
         for partitions in _in_turns(self._inputs, self._found_format()):
             yield from _interleaved(
@@ -164,7 +165,7 @@ class LineSource:
     ) -> Iterator[Chunk]:
         blocks = decompressed(self._blocks(entry), entry.name)
         after = positions.get(entry.name)
-        if entry.letters is None:
+        if entry.letters is None and self._formats is not None:
             return reading.chunks(
                 blocks,
                 entry.name,
@@ -173,14 +174,17 @@ class LineSource:
                 after=after,
                 keeps_fingerprints=self._keeps_fingerprints,
             )
+        max_line_bytes = self._max_line_bytes
+        if entry.letters is not None:
+            max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
         chunks = cut_into_chunks(
             blocks,
             entry.name,
-            2 * self._max_line_bytes + LETTER_BYTES,  # A letter escapes its line.
+            max_line_bytes,
             after=after,
             keeps_fingerprints=self._keeps_fingerprints,
         )
-        return unwrapped(chunks, entry.letters, reading)
+        return chunks if entry.letters is None else unwrapped(chunks, entry.letters, reading)
 
     def _found_format(self) -> Format | None:
         """The format of several files, and that it is that of all; None where it is not known.
@@ -188,12 +192,13 @@ class LineSource:
         Raises:
             UsageError: they have several formats, or one that is not known.
         """
-        if self._formats.file_format is not None or not self._are_files_to_look_at():
-            return self._formats.file_format
+        formats = self._formats
+        if formats is None or formats.file_format is not None or not self._are_files_to_look_at():
+            return formats.file_format if formats else None
         found: Detected | None = None
         found_in = ""
         for entry in self._inputs:
-            detected = self._detected(entry) if entry.letters is None else None
+            detected = self._detected(entry, formats) if entry.letters is None else None
             if found is None:
                 found, found_in = detected, entry.name
             elif detected is not None and detected.differs_from(found):
@@ -206,14 +211,14 @@ class LineSource:
     def _are_files_to_look_at(self) -> bool:
         return len(self._inputs) > 1 and self.can_be_read_again
 
-    def _detected(self, entry: _Input) -> Detected | None:
+    def _detected(self, entry: _Input, formats: Formats) -> Detected | None:
         before = self.read_bytes, entry.end
         is_of_sink = file_place_of(entry.path, None) is not None
         try:
             blocks = decompressed(self._blocks(entry), entry.name)
             with contextlib.closing(blocks):  # type: ignore[type-var]
                 return probe(
-                    blocks, self._formats.detector(), self._max_line_bytes, is_of_sink=is_of_sink
+                    blocks, formats.detector(), self._max_line_bytes, is_of_sink=is_of_sink
                 ).detected
         except InputError:
             return None  # It is said when the file has its turn.

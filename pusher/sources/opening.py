@@ -74,7 +74,7 @@ def open_source(
         max_line_bytes=max_line_bytes,
         letter_files=letter_files,
         letters=letters,
-        formats=formats,
+        formats=formats or Formats(),
     )
 
 
