@@ -12,7 +12,7 @@ import msgspec
 
 from pusher.detecting import Detected, Detector
 from pusher.sources.cutting import BOM, FEED_BYTES, Cutter, LineCutter, Place
-from pusher.sources.values import ValueCutter
+from pusher.sources.objects import ObjectCutter
 
 __all__ = ["MakeCutter", "Probe", "probe"]
 
@@ -119,7 +119,7 @@ class _Shape:
     def make_cutter(self) -> MakeCutter | None:
         if not self.is_values:
             return None
-        return partial(ValueCutter, is_array=self.is_array, is_indented=self.is_indented)
+        return partial(ObjectCutter, is_array=self.is_array, is_indented=self.is_indented)
 
 
 def _shape_of(head: bytes, *, is_all: bool) -> _Shape | None:
@@ -165,7 +165,7 @@ def _is_whole(line: bytes) -> bool:
 def _holds_several(line: bytes) -> bool:
     """Objects one after another, with nothing between."""
     count = 0
-    for chunk in ValueCutter("", Place(), len(line)).feed(line):
+    for chunk in ObjectCutter("", Place(), len(line)).feed(line):
         count += chunk.line_count
         if not all(_is_whole(text) and text[:1] == b"{" for _, _, text in chunk.lines() if text):
             return False

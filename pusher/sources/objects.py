@@ -15,7 +15,7 @@ from pusher.errors import InputError
 from pusher.model import Chunk
 from pusher.sources.cutting import OVERSIZED_HEAD_BYTES, Place
 
-__all__ = ["ValueCutter"]
+__all__ = ["ObjectCutter"]
 
 # A string ends with its line at the latest: none has a bare line end, so what is broken off does
 # not swallow what follows.
@@ -36,7 +36,7 @@ class _Lines:
     offsets: list[int] = field(default_factory=list)
 
 
-class ValueCutter:
+class ObjectCutter:
     """Keeps the unfinished object between two blocks, and the place in the source.
 
     Args:
@@ -198,7 +198,7 @@ class ValueCutter:
         numbers = range(place.line, place.line + count)
         place.line += count
         yield Chunk(
-            b"\n".join(lines.texts) + b"\n",
+            b"\n".join(lines.texts),
             self._name,
             lines.offsets[0],
             numbers[0],
