@@ -11,7 +11,7 @@ from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
 from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
-from pusher.sources import LineSource
+from pusher.sources import KafkaSource, LineSource
 from pusher.tally import RejectedMax
 from pusher.transport import checked_url, is_loopback
 
@@ -153,14 +153,18 @@ class Settings:
             return self.confirm_rate
         return None if is_loopback(self.url) else STATUS_POLLS_PER_S
 
-    def check_source(self, source: LineSource) -> None:
+    def check_source(self, source: LineSource | KafkaSource) -> None:
         """See to it that nothing is written into what is read, nor two things into one file.
 
         Raises:
             UsageError: these settings do not suit the source.
         """
         if self.phases and not source.can_be_read_again:
-            raise UsageError("--phases reads its input once a phase, so it needs files, not a pipe")
+            raise UsageError(
+                "--phases reads its input once a phase, so it needs files, not a pipe or a topic"
+            )
+        if self.checkpoint is not None and isinstance(source, KafkaSource):
+            raise UsageError("--checkpoint is for files and pipes: a group keeps its own offsets")
         if not self.dead_letters.parent.is_dir():
             raise UsageError(f"--dead-letters: {self.dead_letters.parent} is not a directory")
         letters = self.dead_letters.resolve()

@@ -23,6 +23,7 @@ from pusher.admission import Admission
 from pusher.batching import Batcher
 from pusher.checkpoint import CheckpointFile
 from pusher.checkpointing import Checkpointer
+from pusher.committing import Committer
 from pusher.config import Settings
 from pusher.confirmer import Confirmer
 from pusher.dead_letters import DeadLetters
@@ -50,7 +51,7 @@ from pusher.sampling import Sample
 from pusher.selecting import Selection
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
-from pusher.sources import LineSource, open_source
+from pusher.sources import KafkaSource, LineSource, open_source
 from pusher.stopping import Stopping
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
@@ -77,7 +78,7 @@ _log = logging.getLogger("pusher")
 
 
 async def push(
-    source: LineSource | str | Path | Sequence[str | Path],
+    source: LineSource | KafkaSource | str | Path | Sequence[str | Path],
     settings: Settings,
     *,
     transport: Transport | None = None,
@@ -97,7 +98,7 @@ async def push(
     """
     if isinstance(source, (str, Path)):
         source = [source]
-    if not isinstance(source, LineSource):
+    if not isinstance(source, (LineSource, KafkaSource)):
         source = open_source(source, max_line_bytes=settings.max_line_bytes)
     return await Pipeline(source, settings, transport=transport).run()
 
@@ -118,7 +119,7 @@ class Pipeline:
 
     def __init__(
         self,
-        source: LineSource,
+        source: LineSource | KafkaSource,
         settings: Settings,
         *,
         transport: Transport | None = None,
@@ -162,6 +163,8 @@ class Pipeline:
             remembers_last=settings.phases,
         )
         self._checkpointer: Checkpointer | None = None
+        self._live = source if isinstance(source, KafkaSource) else None
+        self._committer = self._committer_of(self._live)
         self._parked: Mapping[Lane, str] = {}
         self._unusable: UsageError | None = None
         self._phases: list[PhaseReport] = []
@@ -179,8 +182,8 @@ class Pipeline:
         self._started_s = time.monotonic()
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
-            if self._settings.checkpoint is not None:
-                self._open_checkpoint(self._settings.checkpoint, stack)
+            if self._settings.checkpoint is not None and isinstance(self.source, LineSource):
+                self._open_checkpoint(self._settings.checkpoint, self.source, stack)
             transport = self._transport
             if transport is None:
                 transport = await stack.enter_async_context(self._http_transport())
@@ -192,8 +195,11 @@ class Pipeline:
                     beside.start_soon(confirmer.watch)
                 if self._checkpointer is not None and not self._settings.dry_run:
                     beside.start_soon(self._checkpointer.keep)
+                if self._committer is not None and not self._settings.dry_run:
+                    beside.start_soon(self._committer.keep)
                 if await self._is_welcome(transport):
                     await self._push(transport, confirmer)
+                await self._leave()
                 beside.cancel_scope.cancel()
             if self._unusable is not None:
                 raise self._unusable
@@ -203,16 +209,35 @@ class Pipeline:
             halt = await self._last_checkpoint(halt)
         return self._report(halt, pushed_s, confirmer.trouble)
 
+    def _committer_of(self, live: KafkaSource | None) -> Committer | None:
+        if live is None:
+            return None
+        return Committer(
+            live,
+            ledger=self._ledger,
+            batcher=self._batcher,
+            tally=self.tally,
+            drain_timeout_s=self._settings.drain_timeout_s,
+        )
+
+    async def _leave(self) -> None:
+        """Commit what a live source has delivered, and leave its group, before the confirmation."""
+        if self._committer is not None:
+            trouble = await self._committer.finish()
+            if trouble is not None:
+                self._is_complete = False
+                self.stopping.end_sending(Halt(HaltKind.STOPPED, f"{self.source.name}: {trouble}"))
+
     def _http_transport(self) -> HttpTransport:
         return HttpTransport(self._settings.url, **self._settings.transport_options())
 
-    def _open_checkpoint(self, path: Path, stack: AsyncExitStack) -> None:
+    def _open_checkpoint(self, path: Path, source: LineSource, stack: AsyncExitStack) -> None:
         """Go on where an earlier run has ended, if there was one."""
         file = CheckpointFile(path)
         data = file.open()
         stack.callback(file.close)
         earlier = decode_checkpoint(data, str(path)) if data else None
-        self.source.keep_fingerprints()
+        source.keep_fingerprints()
         if earlier is not None:
             if not earlier.complete:
                 self.run_id = self._dead_letters.run_id = earlier.run_id
@@ -220,7 +245,7 @@ class Pipeline:
             self._ledger.resume(earlier.positions, earlier.settled)
             self._admission = Admission(self._settings.concurrency, start=earlier.concurrency)
             self.tally.resumed = earlier.settled
-            self.source.resume(earlier.positions)
+            source.resume(earlier.positions)
         self._checkpointer = Checkpointer(
             file,
             earlier,
@@ -270,7 +295,7 @@ class Pipeline:
         for number, object_types in enumerate(phases, 1):
             if number < first_phase:
                 continue
-            if number > first_phase and keeper is not None:
+            if number > first_phase and keeper is not None and isinstance(self.source, LineSource):
                 keeper.begin_phase(number)
                 self.source.resume(keeper.start)
             self.view.stage = f"phase {number} of {len(phases)}" if settings.phases else "pushing"
@@ -374,7 +399,7 @@ class Pipeline:
         with closing(dispatcher):
             async with chunks:
                 while not selection.is_exhausted:
-                    wait_s = self._patience_s(time.monotonic() - last_chunk_s)
+                    wait_s = self._patience_s(time.monotonic() - last_chunk_s, dispatcher)
                     chunk: Chunk | None = None
                     with anyio.move_on_after(wait_s):
                         try:
@@ -393,6 +418,8 @@ class Pipeline:
                     await dispatcher.send_all(batcher.turns(now_s))
                     if now_s - last_chunk_s >= settings.linger_s:
                         await dispatcher.send_all(batcher.drain())
+                        if self._is_to_judge(dispatcher):
+                            await dispatcher.next_settlement()
                     await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
                     await self._make_room(dispatcher)
             await self._send_rest(dispatcher)
@@ -408,14 +435,19 @@ class Pipeline:
             if not batcher.has_turns:
                 await dispatcher.next_settlement()
 
-    def _patience_s(self, idle_s: float) -> float | None:
+    def _is_to_judge(self, dispatcher: Dispatcher) -> bool:
+        """A topic may stay quiet for ever: what is kept back cannot wait for its end."""
+        return self._live is not None and dispatcher.only_keeps_back and self.tally.delivered > 0
+
+    def _patience_s(self, idle_s: float, dispatcher: Dispatcher) -> float | None:
         """How long to wait for the next chunk before something else is to be done."""
         batcher, settings = self._batcher, self._settings
         if batcher.waiting_count:
             return TURN_CHECK_S
         opened_at_s = batcher.oldest_opened_at_s
         if opened_at_s is None:
-            return None
+            is_held_up = self._live is not None and self.tally.delivered and not dispatcher.is_idle
+            return settings.linger_s if is_held_up else None
         age_s = time.monotonic() - opened_at_s
         return max(0.0, min(settings.linger_s - idle_s, settings.max_age_s - age_s))
 
@@ -423,7 +455,9 @@ class Pipeline:
         self, chunk: Chunk, dispatcher: Dispatcher, selection: Selection, *, is_first: bool
     ) -> None:
         """Decode a chunk and add it to the lanes; reject what is no message, in the first pass."""
-        self._ledger.admit(chunk)
+        if self._live is not None and not self._is_ours(chunk):
+            return
+        self._ledger.admit(chunk, time.monotonic())
         decoded = self._decoder.decode(chunk, int(time.time() * 1000))
         selected = selection.select(decoded.messages, decoded.indexes)
         skipped = selected.skipped
@@ -440,6 +474,10 @@ class Pipeline:
         await self._settlement.reject(chunk, rejections)
         added = self._batcher.add(selected.messages, selected.indexes, chunk, time.monotonic())
         await dispatcher.send_all(added)
+
+    def _is_ours(self, chunk: Chunk) -> bool:
+        """Not so where a partition was taken away since: its next owner reads that again."""
+        return self._live is None or chunk.partition is None or self._live.holds(chunk.partition)
 
     def _warn(self, logged: str, reported: str | None = None) -> None:
         self._warnings.append(reported or logged)
@@ -476,7 +514,7 @@ class Pipeline:
 
     def _is_behind(self) -> bool:
         """A rerun would have to repeat more than `--max-lag` allows."""
-        if self._checkpointer is None:
+        if self._checkpointer is None and self._live is None:
             return False
         return self._ledger.lag_bytes > self._settings.max_lag_bytes
 

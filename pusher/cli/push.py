@@ -20,9 +20,11 @@ from pusher.cli.streaming import (
     checkpoint_options,
     guard_options,
     input_options,
+    kafka_options,
     output_options,
     pace_options,
     settings_of,
+    topic_of,
 )
 from pusher.cli.values import DURATION, SAMPLE
 
@@ -96,6 +98,7 @@ def push_options(command: Command) -> Command:
         ),
         option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it."),
         checkpoint_options,
+        kafka_options,
         option(
             "--progress",
             type=click.Choice(["auto", "never"]),
@@ -168,7 +171,9 @@ def _pipeline(
 
     settings = settings_of(values)
     # Before anything else is opened: a closed stdin would become the first file that is.
-    opened = open_source(source, max_line_bytes=settings.max_line_bytes, letters=letters)
+    opened = topic_of(source, values, settings) or open_source(
+        source, max_line_bytes=settings.max_line_bytes, letters=letters
+    )
     others = (settings.dead_letters, *([settings.checkpoint] if settings.checkpoint else ()))
     check_report(report, {*opened.paths, *(path.resolve() for path in others)})
     return Pipeline(opened, settings)

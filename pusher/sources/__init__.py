@@ -1,7 +1,21 @@
 """Where change streams come from."""
 
+from pusher.sources.consuming import Plan
+from pusher.sources.kafka import KafkaSource
 from pusher.sources.letters import LetterFilter
 from pusher.sources.lines import LineSource
 from pusher.sources.opening import open_source
+from pusher.sources.topics import SCHEME, TopicAddress, read_properties
+from pusher.sources.until import Until
 
-__all__ = ["LetterFilter", "LineSource", "open_source"]
+__all__ = [
+    "SCHEME",
+    "KafkaSource",
+    "LetterFilter",
+    "LineSource",
+    "Plan",
+    "TopicAddress",
+    "Until",
+    "open_source",
+    "read_properties",
+]
