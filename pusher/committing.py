@@ -91,3 +91,4 @@ class Committer:
         counts = self._batcher.withdraw(self._ledger.chunks_of(partition))
         self._ledger.withdraw(counts)
         self._tally.read -= counts.total()
+        self._tally.withdrawn += counts.total()

@@ -343,6 +343,8 @@ class LiveState:
     """It reads nothing at the moment, as what was read waits."""
     polled_at_s: float = 0.0
     """When it last asked the broker for something, on the monotonic clock."""
+    rebalances: int = 0
+    """Times that partitions came or went."""
     assigned: int = 0
     revoked: int = 0
     lost: int = 0

@@ -21,7 +21,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from pusher.admission import Admission
 from pusher.batching import Batcher
-from pusher.checkpoint import CheckpointFile
 from pusher.checkpointing import Checkpointer
 from pusher.committing import Committer
 from pusher.config import Settings
@@ -42,11 +41,11 @@ from pusher.model import (
     Transport,
 )
 from pusher.preflight import preflight
-from pusher.progress import Watched
-from pusher.protocol import encode_messages, printable
-from pusher.report import PhaseReport, Report, compose_report
-from pusher.resuming import decode as decode_checkpoint
+from pusher.progress import Vitals, Watched
+from pusher.protocol import encode_messages
+from pusher.report import PhaseReport, Report, compose_report, confirmation_of, why_parked
 from pusher.retrying import RetryPolicy
+from pusher.room import Room
 from pusher.sampling import Sample
 from pusher.selecting import Selection
 from pusher.sender import Errand, Sender
@@ -60,13 +59,6 @@ from pusher.watermark import Ledger
 __all__ = ["Pipeline", "push"]
 
 READ_AHEAD_CHUNKS = 0
-LARGE_CHUNK_BYTES = 1 << 20
-
-LANE_BYTES = 1_300
-"""What an open lane takes besides its messages; measured."""
-
-COUNTED_LANE_BYTES = 450
-"""What a lane's counters take, and that it is known to be taken."""
 
 STOP_GRACE_S = 5.0
 """How long requests under way may go on when the endpoint has turned out to be unusable."""
@@ -162,6 +154,15 @@ class Pipeline:
             rejected_max=settings.max_rejected,
             remembers_last=settings.phases,
         )
+        self._room = Room(
+            ledger=self._ledger,
+            batcher=self._batcher,
+            tally=self.tally,
+            settlement=self._settlement,
+            stopping=self.stopping,
+            memory_bytes=settings.memory_bytes,
+            batch_bytes=settings.batch_bytes,
+        )
         self._checkpointer: Checkpointer | None = None
         self._live = source if isinstance(source, KafkaSource) else None
         self._committer = self._committer_of(self._live)
@@ -169,9 +170,23 @@ class Pipeline:
         self._unusable: UsageError | None = None
         self._phases: list[PhaseReport] = []
         self._warnings: list[str] = []
-        self._large_bytes = 0  # What the longest line so far takes in all.
         self._is_complete = False
         self._started_s = 0.0
+
+    def vitals(self) -> Vitals:
+        """How the run is at the moment."""
+        ledger, read_at_s = self._ledger, self._ledger.oldest_read_at_s
+        return Vitals(
+            tally=self.tally,
+            pending=ledger.pending,
+            parked=ledger.parked,
+            held_bytes=ledger.held_bytes,
+            in_flight_limit=self._admission.limit,
+            watermark_age_s=0.0 if read_at_s is None else time.monotonic() - read_at_s,
+            confirmation=confirmation_of(self._sample, None),
+            is_reading=self.view.is_reading and not self.stopping.is_reading_over,
+            live=self._live.state if self._live is not None else None,
+        )
 
     async def run(self) -> Report:
         """Push, confirm and report.
@@ -183,7 +198,20 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
             if self._settings.checkpoint is not None and isinstance(self.source, LineSource):
-                self._open_checkpoint(self._settings.checkpoint, self.source, stack)
+                keeper = Checkpointer.open(
+                    self._settings.checkpoint,
+                    self.source,
+                    self.run_id,
+                    ledger=self._ledger,
+                    tally=self.tally,
+                    sample=self._sample,
+                    dead_letters=self._dead_letters,
+                    concurrency=self._settings.concurrency,
+                    stopping=self.stopping,
+                )
+                stack.callback(keeper.close)
+                self._checkpointer, self.run_id = keeper, keeper.run_id
+                self._admission = keeper.admission
             transport = self._transport
             if transport is None:
                 transport = await stack.enter_async_context(self._http_transport())
@@ -195,6 +223,8 @@ class Pipeline:
                     beside.start_soon(confirmer.watch)
                 if self._checkpointer is not None and not self._settings.dry_run:
                     beside.start_soon(self._checkpointer.keep)
+                if self._checkpointer is not None or self._live is not None:
+                    self._room.max_lag_bytes = self._settings.max_lag_bytes
                 if self._committer is not None and not self._settings.dry_run:
                     beside.start_soon(self._committer.keep)
                 if await self._is_welcome(transport):
@@ -231,33 +261,6 @@ class Pipeline:
     def _http_transport(self) -> HttpTransport:
         return HttpTransport(self._settings.url, **self._settings.transport_options())
 
-    def _open_checkpoint(self, path: Path, source: LineSource, stack: AsyncExitStack) -> None:
-        """Go on where an earlier run has ended, if there was one."""
-        file = CheckpointFile(path)
-        data = file.open()
-        stack.callback(file.close)
-        earlier = decode_checkpoint(data, str(path)) if data else None
-        source.keep_fingerprints()
-        if earlier is not None:
-            if not earlier.complete:
-                self.run_id = self._dead_letters.run_id = earlier.run_id
-                self._sample.restore(earlier.sample, time.monotonic())
-            self._ledger.resume(earlier.positions, earlier.settled)
-            self._admission = Admission(self._settings.concurrency, start=earlier.concurrency)
-            self.tally.resumed = earlier.settled
-            source.resume(earlier.positions)
-        self._checkpointer = Checkpointer(
-            file,
-            earlier,
-            self.run_id,
-            ledger=self._ledger,
-            tally=self.tally,
-            sample=self._sample,
-            dead_letters=self._dead_letters,
-            admission=self._admission,
-            stopping=self.stopping,
-        )
-
     async def _is_welcome(self, transport: Transport) -> bool:
         """Prove the address and the credentials before the first message."""
         settings = self._settings
@@ -289,7 +292,7 @@ class Pipeline:
             rng=self._rng,
             route=self._errand,
         )
-        self._parked = sender.parked
+        self._parked = self._room.parked = sender.parked
         phases = ASSOCIATION_ORDER if settings.phases else (frozenset(OBJECT_TYPES),)
         first_phase = keeper.first_phase if keeper else 1
         for number, object_types in enumerate(phases, 1):
@@ -407,11 +410,7 @@ class Pipeline:
                         except anyio.EndOfStream:
                             break
                     if chunk is not None:
-                        if (
-                            len(chunk.data) > LARGE_CHUNK_BYTES
-                        ):  # It is held twice once it is encoded.
-                            self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
-                            await self._make_room(dispatcher, 2 * len(chunk.data))
+                        await self._room.make_for(chunk, dispatcher)
                         await self._take_in(chunk, dispatcher, selection, is_first=is_first)
                         last_chunk_s = time.monotonic()
                     now_s = time.monotonic()
@@ -421,7 +420,7 @@ class Pipeline:
                         if self._is_to_judge(dispatcher):
                             await dispatcher.next_settlement()
                     await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
-                    await self._make_room(dispatcher)
+                    await self._room.make(dispatcher)
             await self._send_rest(dispatcher)
 
     async def _send_rest(self, dispatcher: Dispatcher) -> None:
@@ -483,41 +482,6 @@ class Pipeline:
         self._warnings.append(reported or logged)
         _log.warning("%s", logged)
 
-    async def _make_room(self, dispatcher: Dispatcher, wanted_bytes: int = 0) -> None:
-        """Wait while more is held than allowed; let the oldest open lanes go meanwhile."""
-        batcher = self._batcher
-        if self._is_short(dispatcher, wanted_bytes):
-            self._settlement.copy_out(self._settings.memory_bytes)
-        while (is_short := self._is_short(dispatcher, wanted_bytes)) or self._is_behind():
-            if self.stopping.is_sending_over:
-                return
-            await dispatcher.send_all(batcher.turns(time.monotonic()))
-            if batcher.open_lane_count:
-                await dispatcher.send_all(batcher.oldest())
-            elif not dispatcher.is_idle:
-                await dispatcher.next_settlement()
-            elif not batcher.has_turns:
-                if not is_short and self._ledger.parked:
-                    reason = f"{self._why_parked()}; --max-lag is reached"
-                    self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
-                return
-
-    def _is_short(self, dispatcher: Dispatcher, wanted_bytes: int) -> bool:
-        """With what is wanted, and a batch that is being made, `--memory` does not suffice."""
-        settings = self._settings
-        wanted_bytes += min(settings.batch_bytes, settings.memory_bytes // 4)
-        # Where one long line came, the next one may be under way, out of sight of the ledger.
-        wanted_bytes = max(wanted_bytes, min(self._large_bytes, settings.memory_bytes // 2))
-        held_bytes = self._ledger.held_bytes + self._batcher.lane_count * LANE_BYTES
-        held_bytes += len(self.tally.lanes) * COUNTED_LANE_BYTES
-        return held_bytes + dispatcher.bodies_bytes + wanted_bytes > settings.memory_bytes
-
-    def _is_behind(self) -> bool:
-        """A rerun would have to repeat more than `--max-lag` allows."""
-        if self._checkpointer is None and self._live is None:
-            return False
-        return self._ledger.lag_bytes > self._settings.max_lag_bytes
-
     async def _gate(
         self,
         confirmer: Confirmer,
@@ -568,7 +532,7 @@ class Pipeline:
             return self.stopping.halt
         settled = tally.read + tally.resumed
         if ledger.parked:
-            return Halt(HaltKind.STOPPED, self._why_parked())
+            return Halt(HaltKind.STOPPED, why_parked(self._parked, self._ledger.parked))
         self._settlement.check_rejected()
         if self.stopping.halt is not None and self.stopping.halt.kind is HaltKind.STOPPED:
             return self.stopping.halt
@@ -576,17 +540,6 @@ class Pipeline:
             reason = f"the input ended with {settled:,} messages, not {settings.expect:,}"
             return Halt(HaltKind.STOPPED, reason)
         return None
-
-    def _why_parked(self) -> str:
-        lanes, count = self._parked, self._ledger.parked
-        lane = next(iter(lanes))
-        which = f"{printable(lane.store_id)} {lane.object_type}"
-        if len(lanes) > 1:
-            which += f" and {len(lanes) - 1:,} more"
-        return (
-            f"{count:,} messages of {which} are left out,"
-            f" as nothing of that store and type is accepted: {lanes[lane]}"
-        )
 
     async def _last_checkpoint(self, halt: Halt | None) -> Halt | None:
         """Write it, and say why the run counts as stopped, which it does when that fails."""

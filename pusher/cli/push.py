@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,6 +22,7 @@ from pusher.cli.streaming import (
     guard_options,
     input_options,
     kafka_options,
+    monitor_options,
     output_options,
     pace_options,
     settings_of,
@@ -99,6 +101,7 @@ def push_options(command: Command) -> Command:
         option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it."),
         checkpoint_options,
         kafka_options,
+        monitor_options,
         option(
             "--progress",
             type=click.Choice(["auto", "never"]),
@@ -148,11 +151,12 @@ def run_push(
     report, quiet = options.pop("report"), options.pop("quiet")
     is_verbose, log_format = options.pop("verbose"), options.pop("log_format")
     shows_progress = options.pop("progress") == "auto" and not quiet
+    address = options.pop("metrics_host"), options.pop("metrics_port")
     configure(verbosity=-1 if quiet else int(is_verbose), log_format=log_format)
     try:
         check_report(report)
         pipeline = _pipeline(source, options, letters, report)
-        result = _run_watched(pipeline, shows_progress=shows_progress)
+        result = _run_watched(pipeline, address, shows_progress=shows_progress)
     except UsageError as error:
         raise Unusable(str(error)) from error
     except PusherError as error:
@@ -179,8 +183,10 @@ def _pipeline(
     return Pipeline(opened, settings)
 
 
-def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
-    """Run a pipeline with signals and progress beside it."""
+def _run_watched(
+    pipeline: Pipeline, address: tuple[str, int | None], *, shows_progress: bool
+) -> Report:
+    """Run a pipeline with signals, progress, and perhaps metrics beside it."""
     import gc  # noqa: PLC0415
 
     import anyio  # noqa: PLC0415
@@ -189,12 +195,18 @@ def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
     gc.collect()
     gc.freeze()
     hold_signals()
-    report: Report = anyio.run(_run, pipeline, shows_progress, backend_options={"use_uvloop": True})
+    report: Report = anyio.run(
+        _run, pipeline, address, shows_progress, backend_options={"use_uvloop": True}
+    )
     ignore_signals()  # The event loop has put its own ways back in their place.
     return report
 
 
-async def _run(pipeline: Pipeline, shows_progress: bool) -> Report:  # noqa: FBT001
+async def _run(
+    pipeline: Pipeline,
+    address: tuple[str, int | None],
+    shows_progress: bool,  # noqa: FBT001 - anyio.run passes positions
+) -> Report:
     import anyio  # noqa: PLC0415
 
     from pusher.errors import UsageError  # noqa: PLC0415
@@ -207,7 +219,12 @@ async def _run(pipeline: Pipeline, shows_progress: bool) -> Report:  # noqa: FBT
         if shows_progress:
             tasks.start_soon(show_bar if is_live_terminal() else show_lines, pipeline.view)
         try:
-            report = await pipeline.run()
+            async with AsyncExitStack() as stack:
+                if address[1] is not None:
+                    from pusher.monitor import Monitor  # noqa: PLC0415
+
+                    await stack.enter_async_context(Monitor(pipeline, address[0], address[1]))
+                report = await pipeline.run()
         except UsageError as error:
             unusable = error  # Raised beyond the group, which would wrap it.
         tasks.cancel_scope.cancel()

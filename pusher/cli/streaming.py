@@ -21,6 +21,7 @@ __all__ = [
     "guard_options",
     "input_options",
     "kafka_options",
+    "monitor_options",
     "output_options",
     "pace_options",
     "settings_of",
@@ -171,6 +172,25 @@ def kafka_options(command: Command) -> Command:
             metavar="NAME",
             help="This member's fixed name (static membership): a restart within the session"
             " timeout moves no partition.",
+        ),
+    )
+
+
+def monitor_options(command: Command) -> Command:
+    """How others watch the run."""
+    return with_options(
+        command,
+        option(
+            "--metrics-port",
+            type=click.IntRange(0, 65535),
+            metavar="P",
+            help="Serve /metrics (Prometheus), /healthz and /readyz there; 0 picks a free port.",
+        ),
+        option(
+            "--metrics-host",
+            metavar="HOST",
+            default="127.0.0.1",
+            help="Where; anybody who reaches it can read the metrics.",
         ),
     )
 

@@ -426,6 +426,7 @@ class Consuming:
         if not parts:
             return
         self._epoch += 1
+        self._state.rebalances += 1
         self._state.assigned += len(parts)
         for part in parts:
             partition = Partition(part.topic, part.partition, self._epoch)
@@ -458,12 +459,15 @@ class Consuming:
     def _on_revoke(self, parts: list[Any]) -> None:
         partitions = self._given_up(parts)
         self._state.revoked += len(partitions)
+        self._state.rebalances += bool(partitions)
         if not partitions or self._ends.is_set():
             return
         _log.info("revoked %s: waiting for what is in flight", _names(partitions))
         self.let_go.clear()
         self._revoke(Revocation(partitions, is_lost=False))
-        self.let_go.wait(self._plan.drain_timeout_s + LET_GO_SLACK_S)
+        deadline_s = time.monotonic() + self._plan.drain_timeout_s + LET_GO_SLACK_S
+        while not self.let_go.wait(POLL_S) and time.monotonic() < deadline_s:
+            self._state.polled_at_s = time.monotonic()
         self._commit(partitions, waits=True)
         self._forget(partitions)
 
@@ -471,6 +475,7 @@ class Consuming:
         partitions = self._given_up(parts)
         self._state.lost += len(partitions)
         if partitions:
+            self._state.rebalances += 1
             _log.warning("lost %s: others may repeat what was delivered", _names(partitions))
             self._revoke(Revocation(partitions, is_lost=True))
             self._forget(partitions)
