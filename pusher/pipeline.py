@@ -29,6 +29,7 @@ from pusher.dead_letters import DeadLetters
 from pusher.decoding import Decoder
 from pusher.dispatching import Dispatcher
 from pusher.errors import DiskError, InputError, UsageError
+from pusher.kafka_letters import TopicLetters
 from pusher.model import (
     ASSOCIATION_ORDER,
     OBJECT_TYPES,
@@ -141,7 +142,9 @@ class Pipeline:
         )
         self._ledger = Ledger()
         self._sample = Sample(settings.confirm, self._rng)
-        self._dead_letters = DeadLetters(settings.dead_letters, self.run_id, time.time)
+        self._letters_file = DeadLetters(settings.dead_letters, self.run_id, time.time)
+        self._letters_topic = self._topic_letters()
+        self._dead_letters = self._letters_topic or self._letters_file
         self._admission = Admission(settings.concurrency)
         self._settlement = Settlement(
             ledger=self._ledger,
@@ -205,7 +208,7 @@ class Pipeline:
                     ledger=self._ledger,
                     tally=self.tally,
                     sample=self._sample,
-                    dead_letters=self._dead_letters,
+                    dead_letters=self._letters_file,
                     concurrency=self._settings.concurrency,
                     stopping=self.stopping,
                 )
@@ -227,7 +230,7 @@ class Pipeline:
                     self._room.max_lag_bytes = self._settings.max_lag_bytes
                 if self._committer is not None and not self._settings.dry_run:
                     beside.start_soon(self._committer.keep)
-                if await self._is_welcome(transport):
+                if await self._is_welcome(transport) and await self._can_write_letters():
                     await self._push(transport, confirmer)
                 await self._leave()
                 beside.cancel_scope.cancel()
@@ -238,6 +241,14 @@ class Pipeline:
             halt = self._verdict()
             halt = await self._last_checkpoint(halt)
         return self._report(halt, pushed_s, confirmer.trouble)
+
+    def _topic_letters(self) -> TopicLetters | None:
+        settings = self._settings
+        if settings.dead_letters_topic is None:
+            return None
+        return TopicLetters(
+            settings.dead_letters_topic, settings.kafka_properties, self.run_id, time.time
+        )
 
     def _committer_of(self, live: KafkaSource | None) -> Committer | None:
         if live is None:
@@ -275,6 +286,18 @@ class Pipeline:
         if reason is not None:
             self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
         return not self.stopping.is_reading_over
+
+    async def _can_write_letters(self) -> bool:
+        if self._letters_topic is not None and not self._settings.dry_run:
+            try:
+                await self._letters_topic.check()
+            except UsageError as error:
+                self._unusable = error
+                return False
+            except DiskError as error:
+                self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
+                return False
+        return True
 
     async def _push(self, transport: Transport, confirmer: Confirmer) -> None:
         """Send everything, in one pass over the input or in one pass a phase."""

@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "dead_letters",
                 "durability",
                 "import_state",
+                "kafka_letters",
                 "sources",
                 "tls",
                 "transport",

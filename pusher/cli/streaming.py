@@ -162,6 +162,11 @@ def kafka_options(command: Command) -> Command:
             " line.",
         ),
         option(
+            "--dead-letters-topic",
+            metavar="ADDRESS",
+            help="Write rejected messages to a topic, kafka://HOST:PORT/TOPIC, instead of a file.",
+        ),
+        option(
             "--group-protocol",
             type=click.Choice(["classic", "consumer"]),
             default="classic",
@@ -219,7 +224,7 @@ def output_options(command: Command) -> Command:
     )
 
 
-_OF_TOPICS = ("until", "kafka_config", "group_protocol", "group_instance")
+_OF_TOPICS = (*("until", "kafka_config", "group_protocol", "group_instance", "dead_letters_topic"),)
 _SECONDS = ("linger", "max_age", "drain_timeout", "confirm_timeout", "give_up_after")
 _OF_THE_DOOR = ("timeout", "connect_timeout", "ca_file", "client_cert", "client_key", "headers")
 
@@ -232,8 +237,10 @@ def settings_of(values: dict[str, Any]) -> Settings:
         click.UsageError: a secret cannot be read.
     """
     from pusher.config import Settings  # noqa: PLC0415 - loaded when a run begins
+    from pusher.sources import TopicAddress, read_properties  # noqa: PLC0415
 
     door = door_options(values)
+    letters_topic = values.get("dead_letters_topic")
     renamed = {
         f"{name}_s" if name in _SECONDS else name: one
         for name, one in values.items()
@@ -247,6 +254,8 @@ def settings_of(values: dict[str, Any]) -> Settings:
         max_line_bytes=renamed.pop("max_line"),
         only_stores=frozenset(renamed.pop("only_stores", ())),
         only_types=frozenset(renamed.pop("only_types", ())),
+        dead_letters_topic=TopicAddress.parse(letters_topic) if letters_topic else None,
+        kafka_properties=read_properties(values.get("kafka_config")),
         **door,
         **renamed,
     )
@@ -267,7 +276,6 @@ def topic_of(
         Plan,
         TopicAddress,
         Until,
-        read_properties,
     )
 
     if not any(one.startswith(SCHEME) for one in source):
@@ -278,7 +286,7 @@ def topic_of(
     if len(source) > 1:
         raise UsageError("kafka://... is read alone; name several topics as kafka://HOST/A,B")
     plan = Plan(
-        properties=read_properties(values["kafka_config"]),
+        properties=settings.kafka_properties,
         group_protocol=values["group_protocol"],
         group_instance=values["group_instance"],
         until=None if values["until"] is None else Until.parse(values["until"]),

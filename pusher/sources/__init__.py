@@ -1,11 +1,11 @@
 """Where change streams come from."""
 
-from pusher.sources.consuming import Plan
+from pusher.sources.consuming import Plan, load_client
 from pusher.sources.kafka import KafkaSource
 from pusher.sources.letters import LetterFilter
 from pusher.sources.lines import LineSource
 from pusher.sources.opening import open_source
-from pusher.sources.topics import SCHEME, TopicAddress, read_properties
+from pusher.sources.topics import SCHEME, TopicAddress, read_properties, redacted
 from pusher.sources.until import Until
 
 __all__ = [
@@ -16,6 +16,8 @@ __all__ = [
     "Plan",
     "TopicAddress",
     "Until",
+    "load_client",
     "open_source",
     "read_properties",
+    "redacted",
 ]

@@ -53,6 +53,8 @@ class TopicAddress:
         Raises:
             UsageError: it is not one. The message does not show it: it may hold a password.
         """
+        if not text.startswith(SCHEME):
+            raise UsageError("the address of a topic must be kafka://HOST:PORT/TOPIC")
         brokers, _, rest = text.removeprefix(SCHEME).partition("/")
         if "@" in brokers:
             raise UsageError("kafka://...: credentials go into the file of --kafka-config")
