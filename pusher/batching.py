@@ -5,10 +5,10 @@ Keeps the order per object: a message waits while another batch carries its obje
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 
 from msgspec import UNSET
 
@@ -185,6 +185,34 @@ class Batcher:
                     if number in chunk_numbers:
                         found.setdefault(number, {})[index] = message
         return found
+
+    def withdraw(self, chunk_numbers: Container[int]) -> Counter[int]:
+        """Forget the messages held here that came from these chunks: how many, by chunk."""
+        gone: Counter[int] = Counter()
+
+        def stays(origin: int) -> bool:
+            number, _ = place_of(origin)
+            gone[number] += number in chunk_numbers
+            return number not in chunk_numbers
+
+        for lane in [lane for by_store in self._lanes.values() for lane in by_store.values()]:
+            held = [stays(origin) for origin in lane.origins]
+            if not all(held):
+                lane.messages = list(compress(lane.messages, held))
+                lane.origins = list(compress(lane.origins, held))
+                lane.counted_bytes = sum(map(_size_of, lane.messages)) if lane.counted_bytes else 0
+                if not lane.messages:
+                    self._open.pop(lane.lane, None)
+            for external_id, queue in list(lane.waiting.items()):
+                kept = deque(entry for entry in queue if stays(entry[0]))
+                self.waiting_count -= len(queue) - len(kept)
+                lane.waiting[external_id] = kept
+                if not kept:
+                    del lane.waiting[external_id]
+                    lane.freed.discard(external_id)
+            if lane.is_idle:
+                self._forget(lane)
+        return +gone
 
     @property
     def has_turns(self) -> bool:

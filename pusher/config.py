@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
 from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
-from pusher.sources import Formats, LineSource
+from pusher.sources import Formats, KafkaSource, LineSource, TopicAddress
 from pusher.tally import RejectedMax
 from pusher.transport import checked_url, is_loopback
 
@@ -109,6 +109,10 @@ class Settings:
     checkpoint: Path | None = None
     """Where a later run goes on from; locked while in use."""
     dead_letters: Path = Path("pusher.dead.ndjson")
+    dead_letters_topic: TopicAddress | None = None
+    """Where dead letters go instead of the file."""
+    kafka_properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of librdkafka, for the topic of dead letters."""
     seed: int | None = None
     """For the choice of the sample, and for jitter; None takes a new one."""
 
@@ -156,14 +160,20 @@ class Settings:
             return self.confirm_rate
         return None if is_loopback(self.url) else STATUS_POLLS_PER_S
 
-    def check_source(self, source: LineSource) -> None:
+    def check_source(self, source: LineSource | KafkaSource) -> None:
         """See to it that nothing is written into what is read, nor two things into one file.
 
         Raises:
             UsageError: these settings do not suit the source.
         """
         if self.phases and not source.can_be_read_again:
-            raise UsageError("--phases reads its input once a phase, so it needs files, not a pipe")
+            raise UsageError(
+                "--phases reads its input once a phase, so it needs files, not a pipe or a topic"
+            )
+        if self.checkpoint is not None and self.dead_letters_topic is not None:
+            raise UsageError("--checkpoint needs --dead-letters: it takes back letters of a file")
+        if self.checkpoint is not None and isinstance(source, KafkaSource):
+            raise UsageError("--checkpoint is for files and pipes: a group keeps its own offsets")
         if not self.dead_letters.parent.is_dir():
             raise UsageError(f"--dead-letters: {self.dead_letters.parent} is not a directory")
         letters = self.dead_letters.resolve()

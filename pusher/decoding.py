@@ -9,7 +9,7 @@ is taken line by line, to find the guilty.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import le
@@ -31,6 +31,9 @@ _LOOKS_LIKE_SECONDS_BELOW = 10**11
 
 _LOOSE_CHUNKS = 16
 """So many chunks are taken as they are after one that is not canonical throughout."""
+
+_FILLED_MAX = 100_000
+"""So many objects are remembered with the time that was filled in."""
 
 _SEARCH_EVERY = 8
 _SEARCH_ALL_CHUNKS_UP_TO = 32
@@ -101,6 +104,7 @@ class Decoder:
         self._default_store = default_store
         self._default_type = default_type
         self._last_filled_ms = 0
+        self._filled_ms: dict[tuple[object, object, object], int] = {}
         self._chunks_seen = 0
         self._loose_chunks_left = 0
         self._warned_of_seconds = False
@@ -111,7 +115,10 @@ class Decoder:
         if chunk.oversized_bytes is not None:
             return Decoded([], (), [_oversized(chunk)])
         decoded = self._decode_at_once(chunk) or self._decode_line_by_line(chunk)
-        self._fill_changed_at(decoded.messages, read_at_ms)
+        if chunk.times_ms is None:
+            self._fill_changed_at(decoded.messages, read_at_ms)
+        else:
+            self._fill_from_times(decoded, chunk.times_ms, read_at_ms)
         self._look_for_oddities(chunk.data, decoded)
         return decoded
 
@@ -240,6 +247,22 @@ class Decoder:
             repeats[key] = repeat + 1
             message.changed_at = base_ms + repeat
         self._last_filled_ms = base_ms + max(repeats.values()) - 1
+
+    def _fill_from_times(self, decoded: Decoded, times_ms: Sequence[int], read_at_ms: int) -> None:
+        """Fill in when a message was produced: the same each time that it is read.
+
+        An object's next message gets a later time, as long as its last one is remembered.
+        """
+        filled_ms = self._filled_ms
+        for message, index in zip(decoded.messages, decoded.indexes, strict=True):
+            if message.changed_at is UNSET:
+                key = (message.store_id, message.object_type, message.external_object_id)
+                at_ms = times_ms[index] if times_ms[index] > 0 else read_at_ms
+                at_ms = max(at_ms, filled_ms.get(key, 0) + 1)
+                message.changed_at = filled_ms[key] = at_ms
+        if len(filled_ms) > _FILLED_MAX:
+            for old in list(filled_ms)[: _FILLED_MAX // 2]:
+                del filled_ms[old]
 
     def _look_for_oddities(self, data: bytes, decoded: Decoded) -> None:
         """Warn once of what the bridge takes and later fails on, or mis-dates.

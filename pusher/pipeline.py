@@ -21,14 +21,15 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from pusher.admission import Admission
 from pusher.batching import Batcher
-from pusher.checkpoint import CheckpointFile
 from pusher.checkpointing import Checkpointer
+from pusher.committing import Committer
 from pusher.config import Settings
 from pusher.confirmer import Confirmer
 from pusher.dead_letters import DeadLetters
 from pusher.decoding import Decoder
 from pusher.dispatching import Dispatcher
 from pusher.errors import DiskError, InputError, UsageError
+from pusher.kafka_letters import TopicLetters
 from pusher.model import (
     ASSOCIATION_ORDER,
     OBJECT_TYPES,
@@ -41,16 +42,16 @@ from pusher.model import (
     Transport,
 )
 from pusher.preflight import preflight
-from pusher.progress import Watched
-from pusher.protocol import encode_messages, printable
-from pusher.report import PhaseReport, Report, compose_report
-from pusher.resuming import decode as decode_checkpoint
+from pusher.progress import Vitals, Watched
+from pusher.protocol import encode_messages
+from pusher.report import PhaseReport, Report, compose_report, confirmation_of, why_parked
 from pusher.retrying import RetryPolicy
+from pusher.room import Room
 from pusher.sampling import Sample
 from pusher.selecting import Selection
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
-from pusher.sources import LineSource, open_source
+from pusher.sources import KafkaSource, LineSource, open_source
 from pusher.stopping import Stopping
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
@@ -59,13 +60,6 @@ from pusher.watermark import Ledger
 __all__ = ["Pipeline", "push"]
 
 READ_AHEAD_CHUNKS = 0
-LARGE_CHUNK_BYTES = 1 << 20
-
-LANE_BYTES = 1_300
-"""What an open lane takes besides its messages; measured."""
-
-COUNTED_LANE_BYTES = 450
-"""What a lane's counters take, and that it is known to be taken."""
 
 STOP_GRACE_S = 5.0
 """How long requests under way may go on when the endpoint has turned out to be unusable."""
@@ -77,7 +71,7 @@ _log = logging.getLogger("pusher")
 
 
 async def push(
-    source: LineSource | str | Path | Sequence[str | Path],
+    source: LineSource | KafkaSource | str | Path | Sequence[str | Path],
     settings: Settings,
     *,
     transport: Transport | None = None,
@@ -97,10 +91,8 @@ async def push(
     """
     if isinstance(source, (str, Path)):
         source = [source]
-    if not isinstance(source, LineSource):
-        source = open_source(
-            source, max_line_bytes=settings.max_line_bytes, formats=settings.formats
-        )
+    if not isinstance(source, (LineSource, KafkaSource)):
+        source = open_source(source, settings.max_line_bytes, formats=settings.formats)
     return await Pipeline(source, settings, transport=transport).run()
 
 
@@ -120,7 +112,7 @@ class Pipeline:
 
     def __init__(
         self,
-        source: LineSource,
+        source: LineSource | KafkaSource,
         settings: Settings,
         *,
         transport: Transport | None = None,
@@ -150,7 +142,9 @@ class Pipeline:
         )
         self._ledger = Ledger()
         self._sample = Sample(settings.confirm, self._rng)
-        self._dead_letters = DeadLetters(settings.dead_letters, self.run_id, time.time)
+        self._letters_file = DeadLetters(settings.dead_letters, self.run_id, time.time)
+        self._letters_topic = self._topic_letters()
+        self._dead_letters = self._letters_topic or self._letters_file
         self._admission = Admission(settings.concurrency)
         self._settlement = Settlement(
             ledger=self._ledger,
@@ -163,14 +157,39 @@ class Pipeline:
             rejected_max=settings.max_rejected,
             remembers_last=settings.phases,
         )
+        self._room = Room(
+            ledger=self._ledger,
+            batcher=self._batcher,
+            tally=self.tally,
+            settlement=self._settlement,
+            stopping=self.stopping,
+            memory_bytes=settings.memory_bytes,
+            batch_bytes=settings.batch_bytes,
+        )
         self._checkpointer: Checkpointer | None = None
+        self._live = source if isinstance(source, KafkaSource) else None
+        self._committer = self._committer_of(self._live)
         self._parked: Mapping[Lane, str] = {}
         self._unusable: UsageError | None = None
         self._phases: list[PhaseReport] = []
         self._warnings: list[str] = []
-        self._large_bytes = 0  # What the longest line so far takes in all.
         self._is_complete = False
         self._started_s = 0.0
+
+    def vitals(self) -> Vitals:
+        """How the run is at the moment."""
+        ledger, read_at_s = self._ledger, self._ledger.oldest_read_at_s
+        return Vitals(
+            tally=self.tally,
+            pending=ledger.pending,
+            parked=ledger.parked,
+            held_bytes=ledger.held_bytes,
+            in_flight_limit=self._admission.limit,
+            watermark_age_s=0.0 if read_at_s is None else time.monotonic() - read_at_s,
+            confirmation=confirmation_of(self._sample, None),
+            is_reading=self.view.is_reading and not self.stopping.is_reading_over,
+            live=self._live.state if self._live is not None else None,
+        )
 
     async def run(self) -> Report:
         """Push, confirm and report.
@@ -181,8 +200,21 @@ class Pipeline:
         self._started_s = time.monotonic()
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
-            if self._settings.checkpoint is not None:
-                self._open_checkpoint(self._settings.checkpoint, stack)
+            if self._settings.checkpoint is not None and isinstance(self.source, LineSource):
+                keeper = Checkpointer.open(
+                    self._settings.checkpoint,
+                    self.source,
+                    self.run_id,
+                    ledger=self._ledger,
+                    tally=self.tally,
+                    sample=self._sample,
+                    dead_letters=self._letters_file,
+                    concurrency=self._settings.concurrency,
+                    stopping=self.stopping,
+                )
+                stack.callback(keeper.close)
+                self._checkpointer, self.run_id = keeper, keeper.run_id
+                self._admission = keeper.admission
             transport = self._transport
             if transport is None:
                 transport = await stack.enter_async_context(self._http_transport())
@@ -194,8 +226,13 @@ class Pipeline:
                     beside.start_soon(confirmer.watch)
                 if self._checkpointer is not None and not self._settings.dry_run:
                     beside.start_soon(self._checkpointer.keep)
-                if await self._is_welcome(transport):
+                if self._checkpointer is not None or self._live is not None:
+                    self._room.max_lag_bytes = self._settings.max_lag_bytes
+                if self._committer is not None and not self._settings.dry_run:
+                    beside.start_soon(self._committer.keep)
+                if await self._is_welcome(transport) and await self._can_write_letters():
                     await self._push(transport, confirmer)
+                await self._leave()
                 beside.cancel_scope.cancel()
             if self._unusable is not None:
                 raise self._unusable
@@ -205,35 +242,35 @@ class Pipeline:
             halt = await self._last_checkpoint(halt)
         return self._report(halt, pushed_s, confirmer.trouble)
 
+    def _topic_letters(self) -> TopicLetters | None:
+        settings = self._settings
+        if settings.dead_letters_topic is None:
+            return None
+        return TopicLetters(
+            settings.dead_letters_topic, settings.kafka_properties, self.run_id, time.time
+        )
+
+    def _committer_of(self, live: KafkaSource | None) -> Committer | None:
+        if live is None:
+            return None
+        return Committer(
+            live,
+            ledger=self._ledger,
+            batcher=self._batcher,
+            tally=self.tally,
+            drain_timeout_s=self._settings.drain_timeout_s,
+        )
+
+    async def _leave(self) -> None:
+        """Commit what a live source has delivered, and leave its group, before the confirmation."""
+        if self._committer is not None:
+            trouble = await self._committer.finish()
+            if trouble is not None:
+                self._is_complete = False
+                self.stopping.end_sending(Halt(HaltKind.STOPPED, f"{self.source.name}: {trouble}"))
+
     def _http_transport(self) -> HttpTransport:
         return HttpTransport(self._settings.url, **self._settings.transport_options())
-
-    def _open_checkpoint(self, path: Path, stack: AsyncExitStack) -> None:
-        """Go on where an earlier run has ended, if there was one."""
-        file = CheckpointFile(path)
-        data = file.open()
-        stack.callback(file.close)
-        earlier = decode_checkpoint(data, str(path)) if data else None
-        self.source.keep_fingerprints()
-        if earlier is not None:
-            if not earlier.complete:
-                self.run_id = self._dead_letters.run_id = earlier.run_id
-                self._sample.restore(earlier.sample, time.monotonic())
-            self._ledger.resume(earlier.positions, earlier.settled)
-            self._admission = Admission(self._settings.concurrency, start=earlier.concurrency)
-            self.tally.resumed = earlier.settled
-            self.source.resume(earlier.positions)
-        self._checkpointer = Checkpointer(
-            file,
-            earlier,
-            self.run_id,
-            ledger=self._ledger,
-            tally=self.tally,
-            sample=self._sample,
-            dead_letters=self._dead_letters,
-            admission=self._admission,
-            stopping=self.stopping,
-        )
 
     async def _is_welcome(self, transport: Transport) -> bool:
         """Prove the address and the credentials before the first message."""
@@ -249,6 +286,18 @@ class Pipeline:
         if reason is not None:
             self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
         return not self.stopping.is_reading_over
+
+    async def _can_write_letters(self) -> bool:
+        if self._letters_topic is not None and not self._settings.dry_run:
+            try:
+                await self._letters_topic.check()
+            except UsageError as error:
+                self._unusable = error
+                return False
+            except DiskError as error:
+                self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
+                return False
+        return True
 
     async def _push(self, transport: Transport, confirmer: Confirmer) -> None:
         """Send everything, in one pass over the input or in one pass a phase."""
@@ -266,13 +315,13 @@ class Pipeline:
             rng=self._rng,
             route=self._errand,
         )
-        self._parked = sender.parked
+        self._parked = self._room.parked = sender.parked
         phases = ASSOCIATION_ORDER if settings.phases else (frozenset(OBJECT_TYPES),)
         first_phase = keeper.first_phase if keeper else 1
         for number, object_types in enumerate(phases, 1):
             if number < first_phase:
                 continue
-            if number > first_phase and keeper is not None:
+            if number > first_phase and keeper is not None and isinstance(self.source, LineSource):
                 keeper.begin_phase(number)
                 self.source.resume(keeper.start)
             self.view.stage = f"phase {number} of {len(phases)}" if settings.phases else "pushing"
@@ -376,7 +425,7 @@ class Pipeline:
         with closing(dispatcher):
             async with chunks:
                 while not selection.is_exhausted:
-                    wait_s = self._patience_s(time.monotonic() - last_chunk_s)
+                    wait_s = self._patience_s(time.monotonic() - last_chunk_s, dispatcher)
                     chunk: Chunk | None = None
                     with anyio.move_on_after(wait_s):
                         try:
@@ -384,19 +433,17 @@ class Pipeline:
                         except anyio.EndOfStream:
                             break
                     if chunk is not None:
-                        if (
-                            len(chunk.data) > LARGE_CHUNK_BYTES
-                        ):  # It is held twice once it is encoded.
-                            self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
-                            await self._make_room(dispatcher, 2 * len(chunk.data))
+                        await self._room.make_for(chunk, dispatcher)
                         await self._take_in(chunk, dispatcher, selection, is_first=is_first)
                         last_chunk_s = time.monotonic()
                     now_s = time.monotonic()
                     await dispatcher.send_all(batcher.turns(now_s))
                     if now_s - last_chunk_s >= settings.linger_s:
                         await dispatcher.send_all(batcher.drain())
+                        if self._is_to_judge(dispatcher):
+                            await dispatcher.next_settlement()
                     await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
-                    await self._make_room(dispatcher)
+                    await self._room.make(dispatcher)
             await self._send_rest(dispatcher)
 
     async def _send_rest(self, dispatcher: Dispatcher) -> None:
@@ -410,14 +457,19 @@ class Pipeline:
             if not batcher.has_turns:
                 await dispatcher.next_settlement()
 
-    def _patience_s(self, idle_s: float) -> float | None:
+    def _is_to_judge(self, dispatcher: Dispatcher) -> bool:
+        """A topic may stay quiet for ever: what is kept back cannot wait for its end."""
+        return self._live is not None and dispatcher.only_keeps_back and self.tally.delivered > 0
+
+    def _patience_s(self, idle_s: float, dispatcher: Dispatcher) -> float | None:
         """How long to wait for the next chunk before something else is to be done."""
         batcher, settings = self._batcher, self._settings
         if batcher.waiting_count:
             return TURN_CHECK_S
         opened_at_s = batcher.oldest_opened_at_s
         if opened_at_s is None:
-            return None
+            is_held_up = self._live is not None and self.tally.delivered and not dispatcher.is_idle
+            return settings.linger_s if is_held_up else None
         age_s = time.monotonic() - opened_at_s
         return max(0.0, min(settings.linger_s - idle_s, settings.max_age_s - age_s))
 
@@ -425,7 +477,9 @@ class Pipeline:
         self, chunk: Chunk, dispatcher: Dispatcher, selection: Selection, *, is_first: bool
     ) -> None:
         """Decode a chunk and add it to the lanes; reject what is no message, in the first pass."""
-        self._ledger.admit(chunk)
+        if self._live is not None and not self._is_ours(chunk):
+            return
+        self._ledger.admit(chunk, time.monotonic())
         decoded = self._decoder.decode(chunk, int(time.time() * 1000))
         selected = selection.select(decoded.messages, decoded.indexes)
         skipped = selected.skipped
@@ -443,44 +497,13 @@ class Pipeline:
         added = self._batcher.add(selected.messages, selected.indexes, chunk, time.monotonic())
         await dispatcher.send_all(added)
 
+    def _is_ours(self, chunk: Chunk) -> bool:
+        """Not so where a partition was taken away since: its next owner reads that again."""
+        return self._live is None or chunk.partition is None or self._live.holds(chunk.partition)
+
     def _warn(self, logged: str, reported: str | None = None) -> None:
         self._warnings.append(reported or logged)
         _log.warning("%s", logged)
-
-    async def _make_room(self, dispatcher: Dispatcher, wanted_bytes: int = 0) -> None:
-        """Wait while more is held than allowed; let the oldest open lanes go meanwhile."""
-        batcher = self._batcher
-        if self._is_short(dispatcher, wanted_bytes):
-            self._settlement.copy_out(self._settings.memory_bytes)
-        while (is_short := self._is_short(dispatcher, wanted_bytes)) or self._is_behind():
-            if self.stopping.is_sending_over:
-                return
-            await dispatcher.send_all(batcher.turns(time.monotonic()))
-            if batcher.open_lane_count:
-                await dispatcher.send_all(batcher.oldest())
-            elif not dispatcher.is_idle:
-                await dispatcher.next_settlement()
-            elif not batcher.has_turns:
-                if not is_short and self._ledger.parked:
-                    reason = f"{self._why_parked()}; --max-lag is reached"
-                    self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
-                return
-
-    def _is_short(self, dispatcher: Dispatcher, wanted_bytes: int) -> bool:
-        """With what is wanted, and a batch that is being made, `--memory` does not suffice."""
-        settings = self._settings
-        wanted_bytes += min(settings.batch_bytes, settings.memory_bytes // 4)
-        # Where one long line came, the next one may be under way, out of sight of the ledger.
-        wanted_bytes = max(wanted_bytes, min(self._large_bytes, settings.memory_bytes // 2))
-        held_bytes = self._ledger.held_bytes + self._batcher.lane_count * LANE_BYTES
-        held_bytes += len(self.tally.lanes) * COUNTED_LANE_BYTES
-        return held_bytes + dispatcher.bodies_bytes + wanted_bytes > settings.memory_bytes
-
-    def _is_behind(self) -> bool:
-        """A rerun would have to repeat more than `--max-lag` allows."""
-        if self._checkpointer is None:
-            return False
-        return self._ledger.lag_bytes > self._settings.max_lag_bytes
 
     async def _gate(
         self,
@@ -532,7 +555,7 @@ class Pipeline:
             return self.stopping.halt
         settled = tally.read + tally.resumed
         if ledger.parked:
-            return Halt(HaltKind.STOPPED, self._why_parked())
+            return Halt(HaltKind.STOPPED, why_parked(self._parked, self._ledger.parked))
         self._settlement.check_rejected()
         if self.stopping.halt is not None and self.stopping.halt.kind is HaltKind.STOPPED:
             return self.stopping.halt
@@ -540,17 +563,6 @@ class Pipeline:
             reason = f"the input ended with {settled:,} messages, not {settings.expect:,}"
             return Halt(HaltKind.STOPPED, reason)
         return None
-
-    def _why_parked(self) -> str:
-        lanes, count = self._parked, self._ledger.parked
-        lane = next(iter(lanes))
-        which = f"{printable(lane.store_id)} {lane.object_type}"
-        if len(lanes) > 1:
-            which += f" and {len(lanes) - 1:,} more"
-        return (
-            f"{count:,} messages of {which} are left out,"
-            f" as nothing of that store and type is accepted: {lanes[lane]}"
-        )
 
     async def _last_checkpoint(self, halt: Halt | None) -> Halt | None:
         """Write it, and say why the run counts as stopped, which it does when that fails."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
-from pusher.model import Halt, HaltKind
+from pusher.model import Halt, HaltKind, Lane
+from pusher.protocol import printable
 from pusher.sampling import Sample, SampleState
 from pusher.tally import Tally
 
@@ -27,6 +29,7 @@ __all__ = [
     "latency_of",
     "outcome_of",
     "requests_of",
+    "why_parked",
 ]
 
 LANES_MAX = 1_000
@@ -177,6 +180,23 @@ def outcome_of(
     else:
         outcome = "delivered"
     return outcome, EXIT_CODES[outcome]
+
+
+def why_parked(lanes: Mapping[Lane, str], count: int) -> str:
+    """Say which messages are given up.
+
+    Args:
+        lanes: those that nothing is accepted of; the first with what the endpoint said.
+        count: their messages.
+    """
+    lane = next(iter(lanes))
+    which = f"{printable(lane.store_id)} {lane.object_type}"
+    if len(lanes) > 1:
+        which += f" and {len(lanes) - 1:,} more"
+    return (
+        f"{count:,} messages of {which} are left out,"
+        f" as nothing of that store and type is accepted: {lanes[lane]}"
+    )
 
 
 def confirmation_of(sample: Sample, detail: str | None) -> Confirmation:

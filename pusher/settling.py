@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pusher.batching import Batcher
 from pusher.dead_letters import DeadLetters
 from pusher.errors import DiskError
+from pusher.kafka_letters import TopicLetters
 from pusher.model import (
     Batch,
     Chunk,
@@ -60,7 +61,7 @@ class Settlement:
         tally: Tally,
         batcher: Batcher,
         sample: Sample,
-        dead_letters: DeadLetters | None,
+        dead_letters: DeadLetters | TopicLetters | None,
         stopping: Stopping,
         errand: Errand | None = None,
         rejected_max: RejectedMax | None = None,

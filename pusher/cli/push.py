@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,9 +21,12 @@ from pusher.cli.streaming import (
     checkpoint_options,
     guard_options,
     input_options,
+    kafka_options,
+    monitor_options,
     output_options,
     pace_options,
     settings_of,
+    topic_of,
 )
 from pusher.cli.values import DURATION, SAMPLE
 
@@ -97,6 +101,8 @@ def push_options(command: Command) -> Command:
         ),
         option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it."),
         checkpoint_options,
+        kafka_options,
+        monitor_options,
         option(
             "--progress",
             type=click.Choice(["auto", "never"]),
@@ -147,13 +153,15 @@ def run_push(
     report, quiet = options.pop("report"), options.pop("quiet")
     is_verbose, log_format = options.pop("verbose"), options.pop("log_format")
     shows_progress = options.pop("progress") == "auto" and not quiet
+    address = options.pop("metrics_host"), options.pop("metrics_port")
     configure(verbosity=-1 if quiet else int(is_verbose), log_format=log_format)
     try:
         check_report(report)
         pipeline = _pipeline(source, options, letters, report)
-        result = _run_watched(pipeline, shows_progress=shows_progress)
-        if pipeline.source.examples and not quiet:
-            click.echo("\n".join(pipeline.source.examples.lines()), err=True)
+        result = _run_watched(pipeline, address, shows_progress=shows_progress)
+        examples = getattr(pipeline.source, "examples", None)
+        if examples and not quiet:
+            click.echo("\n".join(examples.lines()), err=True)
     except UsageError as error:
         raise Unusable(str(error)) from error
     except PusherError as error:
@@ -172,7 +180,7 @@ def _pipeline(
 
     settings = settings_of(values)
     # Before anything else is opened: a closed stdin would become the first file that is.
-    opened = open_source(
+    opened = topic_of(source, values, settings) or open_source(
         source,
         max_line_bytes=settings.max_line_bytes,
         letters=letters,
@@ -183,8 +191,10 @@ def _pipeline(
     return Pipeline(opened, settings)
 
 
-def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
-    """Run a pipeline with signals and progress beside it."""
+def _run_watched(
+    pipeline: Pipeline, address: tuple[str, int | None], *, shows_progress: bool
+) -> Report:
+    """Run a pipeline with signals, progress, and perhaps metrics beside it."""
     import gc  # noqa: PLC0415
 
     import anyio  # noqa: PLC0415
@@ -193,12 +203,18 @@ def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
     gc.collect()
     gc.freeze()
     hold_signals()
-    report: Report = anyio.run(_run, pipeline, shows_progress, backend_options={"use_uvloop": True})
+    report: Report = anyio.run(
+        _run, pipeline, address, shows_progress, backend_options={"use_uvloop": True}
+    )
     ignore_signals()  # The event loop has put its own ways back in their place.
     return report
 
 
-async def _run(pipeline: Pipeline, shows_progress: bool) -> Report:  # noqa: FBT001
+async def _run(
+    pipeline: Pipeline,
+    address: tuple[str, int | None],
+    shows_progress: bool,  # noqa: FBT001 - anyio.run passes positions
+) -> Report:
     import anyio  # noqa: PLC0415
 
     from pusher.errors import UsageError  # noqa: PLC0415
@@ -211,7 +227,12 @@ async def _run(pipeline: Pipeline, shows_progress: bool) -> Report:  # noqa: FBT
         if shows_progress:
             tasks.start_soon(show_bar if is_live_terminal() else show_lines, pipeline.view)
         try:
-            report = await pipeline.run()
+            async with AsyncExitStack() as stack:
+                if address[1] is not None:
+                    from pusher.monitor import Monitor  # noqa: PLC0415
+
+                    await stack.enter_async_context(Monitor(pipeline, address[0], address[1]))
+                report = await pipeline.run()
         except UsageError as error:
             unusable = error  # Raised beyond the group, which would wrap it.
         tasks.cancel_scope.cancel()

@@ -16,15 +16,18 @@ from pusher.model import OBJECT_TYPES
 
 if TYPE_CHECKING:
     from pusher.config import Settings
-    from pusher.sources import Formats
+    from pusher.sources import Formats, KafkaSource
 
 __all__ = [
     "checkpoint_options",
     "guard_options",
     "input_options",
+    "kafka_options",
+    "monitor_options",
     "output_options",
     "pace_options",
     "settings_of",
+    "topic_of",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -161,6 +164,61 @@ def checkpoint_options(command: Command) -> Command:
     )
 
 
+def kafka_options(command: Command) -> Command:
+    """How live topics are read."""
+    return with_options(
+        command,
+        option(
+            "--until",
+            metavar="end|TIME",
+            help="Topics: end with what is there at the start, or with what is older than an ISO"
+            " 8601 time. The run waits until the whole group is so far.  [default: never]",
+        ),
+        option(
+            "--kafka-config",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="File with librdkafka's properties, as SASL and TLS need them: name=value, one a"
+            " line.",
+        ),
+        option(
+            "--dead-letters-topic",
+            metavar="ADDRESS",
+            help="Write rejected messages to a topic, kafka://HOST:PORT/TOPIC, instead of a file.",
+        ),
+        option(
+            "--group-protocol",
+            type=click.Choice(["classic", "consumer"]),
+            default="classic",
+            help="consumer: the group protocol of KIP-848, for brokers from 4.0 on.",
+        ),
+        option(
+            "--group-instance",
+            metavar="NAME",
+            help="This member's fixed name (static membership): a restart within the session"
+            " timeout moves no partition.",
+        ),
+    )
+
+
+def monitor_options(command: Command) -> Command:
+    """How others watch the run."""
+    return with_options(
+        command,
+        option(
+            "--metrics-port",
+            type=click.IntRange(0, 65535),
+            metavar="P",
+            help="Serve /metrics (Prometheus), /healthz and /readyz there; 0 picks a free port.",
+        ),
+        option(
+            "--metrics-host",
+            metavar="HOST",
+            default="127.0.0.1",
+            help="Where; anybody who reaches it can read the metrics.",
+        ),
+    )
+
+
 def output_options(command: Command) -> Command:
     """Where rejected messages, the report and the log go."""
     return with_options(
@@ -216,6 +274,7 @@ def _formats_of(names: tuple[str, ...], map_file: Path | None, *, shows: bool) -
     )
 
 
+_OF_TOPICS = (*("until", "kafka_config", "group_protocol", "group_instance", "dead_letters_topic"),)
 _SECONDS = ("linger", "max_age", "drain_timeout", "confirm_timeout", "give_up_after")
 _OF_THE_DOOR = ("timeout", "connect_timeout", "ca_file", "client_cert", "client_key", "headers")
 
@@ -228,12 +287,14 @@ def settings_of(values: dict[str, Any]) -> Settings:
         click.UsageError: a secret cannot be read.
     """
     from pusher.config import Settings  # noqa: PLC0415 - loaded when a run begins
+    from pusher.sources import TopicAddress, read_properties  # noqa: PLC0415
 
     door = door_options(values)
+    letters_topic = values.get("dead_letters_topic")
     renamed = {
         f"{name}_s" if name in _SECONDS else name: one
         for name, one in values.items()
-        if name not in _OF_THE_DOOR
+        if name not in _OF_THE_DOOR and name not in _OF_TOPICS
     }
     formats = _formats_of(
         renamed.pop("formats"), renamed.pop("map_file"), shows=renamed.get("dry_run", False)
@@ -247,6 +308,44 @@ def settings_of(values: dict[str, Any]) -> Settings:
         max_line_bytes=renamed.pop("max_line"),
         only_stores=frozenset(renamed.pop("only_stores", ())),
         only_types=frozenset(renamed.pop("only_types", ())),
+        dead_letters_topic=TopicAddress.parse(letters_topic) if letters_topic else None,
+        kafka_properties=read_properties(values.get("kafka_config")),
         **door,
         **renamed,
     )
+
+
+def topic_of(
+    source: tuple[str, ...], values: dict[str, Any], settings: Settings
+) -> KafkaSource | None:
+    """The live topics that are named as the source; None where files or pipes are.
+
+    Raises:
+        UsageError: they cannot be read, or an option is given that only topics take.
+    """
+    from pusher.errors import UsageError  # noqa: PLC0415 - loaded when a run begins
+    from pusher.sources import (  # noqa: PLC0415
+        SCHEME,
+        KafkaSource,
+        Plan,
+        TopicAddress,
+        Until,
+    )
+
+    if not any(one.startswith(SCHEME) for one in source):
+        for name in ("until", "group_instance"):
+            if values[name] is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for topics: kafka://...")
+        return None
+    if len(source) > 1:
+        raise UsageError("kafka://... is read alone; name several topics as kafka://HOST/A,B")
+    plan = Plan(
+        properties=settings.kafka_properties,
+        group_protocol=values["group_protocol"],
+        group_instance=values["group_instance"],
+        until=None if values["until"] is None else Until.parse(values["until"]),
+        drain_timeout_s=settings.drain_timeout_s,
+        max_line_bytes=settings.max_line_bytes,
+        joins=not settings.dry_run,
+    )
+    return KafkaSource(TopicAddress.parse(source[0]), plan)

@@ -278,7 +278,7 @@ class Reading:
 
 def _places(chunk: Chunk, lines: list[bytes]) -> tuple[Sequence[int], Sequence[int]]:
     """The numbers and the offsets of the lines of a chunk, of which none is blank."""
-    if chunk.line_numbers is not None:
+    if chunk.line_numbers is not None and chunk.offsets is not None:
         return chunk.line_numbers, chunk.offsets
     ends = [len(line) + 1 for line in lines[:-1]]
     numbers = range(chunk.first_line, chunk.first_line + len(lines))

@@ -13,7 +13,7 @@ import msgspec
 
 from pusher.model import Chunk, Problem, Rejection
 from pusher.records import Skipped
-from pusher.sources.exports import Reading
+from pusher.sources.exports import Formats, Reading
 
 __all__ = ["LetterFilter", "unwrapped"]
 
@@ -51,13 +51,16 @@ _decode_letter = msgspec.json.Decoder(_Letter).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def unwrapped(chunks: Iterator[Chunk], letters: LetterFilter, reading: Reading) -> Iterator[Chunk]:
+def unwrapped(
+    chunks: Iterator[Chunk], letters: LetterFilter, reading: Reading | None = None
+) -> Iterator[Chunk]:
     """Put the original line in the place of each letter.
 
     Line numbers stay those of the letters. A letter that is passed over leaves a blank line, and is
     counted in `skipped`; a line that is no letter stays as it is, to be rejected as what it is. A
     letter with a `format` holds a record of an export, which is read as such.
     """
+    reading = reading or Reading(Formats())
     for chunk in chunks:
         if chunk.oversized_bytes is not None:
             yield chunk

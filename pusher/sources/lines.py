@@ -28,12 +28,12 @@ from pusher.showing import Examples
 from pusher.sources.cutting import cut_into_chunks, pass_over
 from pusher.sources.decompressing import decompressed
 from pusher.sources.exports import Formats, Reading, file_place_of
+from pusher.sources.handoff import CHUNK_BYTES, Handoff
 from pusher.sources.letters import LetterFilter, unwrapped
 from pusher.sources.probing import probe
 
 __all__ = ["LineSource"]
 
-CHUNK_BYTES = 256 << 10
 READ_AHEAD_CHUNKS = 4
 PIPE_BYTES = 1 << 20
 LETTER_BYTES = 64 << 10
@@ -126,7 +126,7 @@ class LineSource:
             UsageError: an input is not the one that its position belongs to.
         """
         positions, self._positions = self._positions, {}
-        handoff = _Handoff(asyncio.get_running_loop(), READ_AHEAD_CHUNKS)
+        handoff = Handoff(asyncio.get_running_loop(), READ_AHEAD_CHUNKS)
         thread = threading.Thread(
             target=_fill, args=(handoff, self._read(positions)), name="pusher-reader", daemon=True
         )
@@ -355,64 +355,7 @@ def _widen_pipe(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-class _Handoff:
-    """A bounded queue from a thread to the event loop. A large chunk takes several places."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, capacity: int) -> None:
-        self._loop = loop
-        self._capacity = capacity
-        self._free = threading.Semaphore(capacity)
-        self._items: deque[Chunk | Exception | None] = deque()
-        self._arrived = asyncio.Event()
-        self._is_closed = False
-
-    def put(self, item: Chunk | Exception | None) -> bool:
-        """Called in the thread. Waits for room; False when nobody wants the item any more."""
-        places = self._places(item)
-        if not self._take(places):
-            return False
-        self._items.append(item)
-        try:
-            self._loop.call_soon_threadsafe(self._arrived.set)
-        except RuntimeError:  # The loop has ended while we were reading.
-            return False
-        if places == self._capacity:
-            # While so large a chunk waits, the next one is not even put together.
-            if not self._take(places):
-                return False
-            self._free.release(places)
-        return True
-
-    def _take(self, places: int) -> bool:
-        for _ in range(places):
-            self._free.acquire()
-            if self._is_closed:
-                return False
-        return True
-
-    async def get(self) -> Chunk | Exception | None:
-        """Called in the event loop. Waits for an item; None is the end."""
-        while not self._items:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._items.popleft()
-
-    def let_in(self, item: Chunk) -> None:
-        """Called in the event loop. An item was passed on: there is room again."""
-        self._free.release(self._places(item))
-
-    def close(self) -> None:
-        """Called in the event loop. Lets the thread end at its next item."""
-        self._is_closed = True
-        self._items.clear()
-        self._free.release(self._capacity)
-
-    def _places(self, item: Chunk | Exception | None) -> int:
-        size = len(item.data) if isinstance(item, Chunk) else 0
-        return min(self._capacity, 1 + size // (2 * CHUNK_BYTES))
-
-
-def _fill(handoff: _Handoff, chunks: Iterator[Chunk]) -> None:
+def _fill(handoff: Handoff, chunks: Iterator[Chunk]) -> None:
     try:
         for chunk in chunks:
             if not handoff.put(chunk):

@@ -35,8 +35,8 @@ _FIRST_LINE_BYTES_MAX = 1 << 20
 
 def open_source(
     specs: Sequence[str | Path],
-    *,
     max_line_bytes: int = 32 << 20,
+    *,
     letters: LetterFilter | None = None,
     formats: Formats | None = None,
 ) -> LineSource:
