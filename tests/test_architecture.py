@@ -70,6 +70,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "sender",
                 "settling",
                 "stopping",
+                "windows",
             }
         ),
     ),

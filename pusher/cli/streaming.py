@@ -225,7 +225,14 @@ def output_options(command: Command) -> Command:
 
 
 _OF_TOPICS = (*("until", "kafka_config", "group_protocol", "group_instance", "dead_letters_topic"),)
-_SECONDS = ("linger", "max_age", "drain_timeout", "confirm_timeout", "give_up_after")
+_SECONDS = (
+    "linger",
+    "max_age",
+    "drain_timeout",
+    "confirm_timeout",
+    "confirm_window",
+    "give_up_after",
+)
 _OF_THE_DOOR = ("timeout", "connect_timeout", "ca_file", "client_cert", "client_key", "headers")
 
 

@@ -120,6 +120,8 @@ class Consuming:
         self._ends = threading.Event()
         self._refusal: str | None = None  # Why the brokers do not let us in.
         self._last_error = ""
+        self._paused: set[Partition] = set()
+        self._slipped: list[Message] = []  # Messages that came although their partition is paused.
         self._is_committing = False
         self._committed_at_s = self._looked_at_s = 0.0
 
@@ -278,6 +280,9 @@ class Consuming:
 
         `consume` alone would wait for all of them, or for its whole timeout.
         """
+        if self._slipped:
+            slipped, self._slipped = self._slipped, []
+            return slipped
         first = self._consumer.poll(POLL_S)
         if first is None:  # A message with an empty value is false.
             return []
@@ -307,25 +312,23 @@ class Consuming:
     def _serve(self) -> None:
         """Let the client do its work without reading: rebalances, commits, the poll interval."""
         self._state.polled_at_s = time.monotonic()
-        if not self._state.is_paused:
-            self._pause(self._held.values())
+        self._pause()
         message = self._consumer.poll(POLL_S)
-        if message is not None and message.error() is not None:
-            self._note(message)
-        elif message is not None:
-            # It was on its way when the partition was paused: it is fetched again.
-            part = self._kafka.TopicPartition(
-                message.topic(), message.partition(), message.offset()
-            )
-            self._consumer.pause([part])
-            self._consumer.seek(part)
+        if message is not None:  # It was on its way when its partition was paused; or an error.
+            self._slipped.append(message)
 
-    def _pause(self, partitions: Iterable[Partition]) -> None:
-        self._consumer.pause([self._part(partition) for partition in partitions])
+    def _pause(self) -> None:
+        """Pause what is not paused yet: partitions may have come since."""
+        news = [one for one in self._held.values() if one not in self._paused]
+        if news:
+            self._consumer.pause([self._part(partition) for partition in news])
+            self._paused.update(news)
         self._state.is_paused = True
 
     def _resume(self) -> None:
-        self._consumer.resume([self._part(partition) for partition in self._held.values()])
+        if self._paused:
+            self._consumer.resume([self._part(partition) for partition in self._paused])
+        self._paused.clear()
         self._state.is_paused = False
 
     def _part(self, partition: Partition, offset: int | None = None) -> Any:
@@ -338,6 +341,7 @@ class Consuming:
     ) -> Iterable[Chunk]:
         """Put messages together by partition, each in order."""
         by_partition: dict[Key, list[Message]] = {}
+        others: list[Message] = []
         for message in messages:
             if message.error() is None:
                 key: Key = (message.topic(), message.partition())  # type: ignore[assignment]
@@ -346,7 +350,7 @@ class Consuming:
                 except KeyError:
                     by_partition[key] = [message]
             else:
-                yield from self._note(message)
+                others.append(message)
         for key, some in by_partition.items():
             partition = self._held.get(key)
             if partition is None:
@@ -354,6 +358,8 @@ class Consuming:
             if held_before.get(key, partition) is not partition:
                 raise InputError(f"{partition}: it came back while it was being taken away")
             yield from self._chunks_of(partition, some)
+        for message in others:  # After the messages: an end must not be settled before them.
+            yield from self._note(message)
 
     def _chunks_of(self, partition: Partition, messages: list[Message]) -> Iterable[Chunk]:
         if self._bound is not None:
@@ -407,7 +413,7 @@ class Consuming:
         offset = message.offset()
         if partition is None or offset is None or offset < 0:
             return []
-        if offset == self._next.get(partition):
+        if offset <= self._next.get(partition, -1):
             return []
         self._next[partition] = offset
         if offset == self._committed.get(partition):
@@ -435,7 +441,6 @@ class Consuming:
         shown = ", ".join(f"{name} from {offset}" for name, offset in positions[:20])
         more = f" and {len(positions) - 20} more" if len(positions) > 20 else ""
         _log.info("assigned %s%s", shown, more)
-        self._state.is_paused = False  # The new ones are not: `_serve` pauses all of them.
 
     def _positions(self, parts: list[Any]) -> list[tuple[str, int | str]]:
         """Where reading begins; says so where messages were deleted before they were read."""
@@ -481,7 +486,10 @@ class Consuming:
             self._forget(partitions)
 
     def _given_up(self, parts: list[Any]) -> list[Partition]:
-        found = [self._held.pop((part.topic, part.partition), None) for part in parts]
+        gone = {(part.topic, part.partition) for part in parts}
+        found = [self._held.pop(key, None) for key in gone]
+        self._slipped = [m for m in self._slipped if (m.topic(), m.partition()) not in gone]
+        self._paused.difference_update(partition for partition in found if partition is not None)
         return [partition for partition in found if partition is not None]
 
     def _forget(self, partitions: Iterable[Partition]) -> None:

@@ -18,6 +18,8 @@ EMPTY_VALUE = "empty_value"
 
 OVERSIZED_HEAD_BYTES = 4 << 10
 _LINES_MAX = 1 << 19
+_CHUNK_BYTES = CHUNK_BYTES // 4
+"""Smaller than a file's: what is not settled of it is repeated after a kill, per partition."""
 
 
 def chunks_of_values(
@@ -48,7 +50,7 @@ def chunks_of_values(
     if max(sizes) > max_line_bytes:
         step = 1
     else:
-        pieces = max(total_bytes // CHUNK_BYTES, count // _LINES_MAX) + 1
+        pieces = max(total_bytes // _CHUNK_BYTES, count // _LINES_MAX) + 1
         step = -(-count // pieces)
     for start in range(0, count, step):
         piece = slice(start, start + step)
