@@ -11,7 +11,7 @@ from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
 from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
-from pusher.sources import KafkaSource, LineSource, TopicAddress
+from pusher.sources import Formats, KafkaSource, LineSource, TopicAddress
 from pusher.tally import RejectedMax
 from pusher.transport import checked_url, is_loopback
 
@@ -43,6 +43,9 @@ class Settings:
     """For lines without `storeId`."""
     default_type: ObjectType | None = None
     """For lines without `objectType`."""
+
+    formats: Formats = field(default_factory=Formats)
+    """What is known of the inputs: their format, and what rows are."""
 
     batch_size: int = 200
     batch_bytes: int = 4 << 20

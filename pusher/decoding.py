@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from pusher.model import EMPTY_MAP, Chunk, ObjectType, Rejection, SyncMessage
+from pusher.model import EMPTY_MAP, Chunk, ObjectType, Problem, Rejection, SyncMessage
 
 __all__ = ["Decoded", "Decoder"]
 
@@ -69,14 +69,6 @@ _FIELD_REASONS = {
     "action": ("unknown_action", "action must be UPSERT or DELETE"),
     "changedAt": ("bad_changed_at", "changedAt must be a non-negative integer (epoch ms)"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a line is not a sync message."""
-
-    reason: str
-    detail: str
 
 
 @dataclass(slots=True, eq=False)

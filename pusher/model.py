@@ -30,6 +30,7 @@ __all__ = [
     "Parked",
     "Partition",
     "Position",
+    "Problem",
     "Refusal",
     "Rejection",
     "Revocation",
@@ -83,6 +84,14 @@ class Lane(NamedTuple):
 
     store_id: str
     object_type: ObjectType
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a line or a record is not a sync message."""
+
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +150,22 @@ class Chunk:
     partition: Partition | None = None
     """Of a live topic; None where all chunks are of one sequence."""
     offsets: Sequence[int] | None = None
-    """Where a message is no line of a file: the offset of each, in its partition."""
+    """Of each line, where `data` holds not what was read but what it stands for: its offset in the
+    source, or in its partition. Then no line is blank."""
+    line_numbers: Sequence[int] | None = None
+    """Of each line, with `offsets`; None where they are consecutive."""
     times_ms: Sequence[int] | None = None
     """When the messages were produced, epoch ms, as far as it is known; 0 or less is not."""
+    rejected: Sequence[Rejection] = ()
+    """What the source could make no line of."""
 
     def lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield (line number, offset, line without its end) for each line that is not blank."""
         if self.offsets is not None:
             values = self.data.split(b"\n") if self.offsets else []
-            numbers = range(self.first_line, self.first_line + len(values))
+            numbers = self.line_numbers
+            if numbers is None:
+                numbers = range(self.first_line, self.first_line + len(values))
             yield from zip(numbers, self.offsets, values, strict=True)
             return
         offset = self.offset
@@ -307,7 +323,7 @@ class Rejection:
     status: int | None = None
     attempts: int = 0
     changed_at_ms: int | None = None
-    extra: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, int | str] = field(default_factory=dict)
     """More facts for the dead letter, such as the length of a line that was not kept whole."""
 
 

@@ -100,7 +100,7 @@ async def push(
     if isinstance(source, (str, Path)):
         source = [source]
     if not isinstance(source, (LineSource, KafkaSource)):
-        source = open_source(source, max_line_bytes=settings.max_line_bytes)
+        source = open_source(source, settings.max_line_bytes, formats=settings.formats)
     return await Pipeline(source, settings, transport=transport).run()
 
 
@@ -501,7 +501,7 @@ class Pipeline:
         skipped = selected.skipped
         rejections: list[Rejection] = []
         if is_first:
-            rejections = decoded.rejections
+            rejections = [*chunk.rejected, *decoded.rejections]
             skipped.update(chunk.skipped)
             for warning in decoded.warnings:
                 self._warn(f"{chunk.source}, line {chunk.first_line} or after: {warning}", warning)

@@ -20,17 +20,23 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "batching",
+                "changes",
                 "decoding",
+                "detecting",
+                "envelopes",
                 "generating",
                 "isolating",
+                "mapping",
                 "protocol",
                 "proxying",
                 "refreshing",
                 "pacing",
+                "records",
                 "resuming",
                 "retrying",
                 "sampling",
                 "selecting",
+                "showing",
                 "tally",
                 "watermark",
             }

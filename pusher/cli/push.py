@@ -44,6 +44,7 @@ _EPILOG = """
 Examples:
   tail -F changes.ndjson | pusher push --url http://127.0.0.1:8080
   pusher push export/ --phases --url https://bridge.example --token-file token --checkpoint ck
+  kcat -C -J -e -q -o beginning -b h:9092 -t orders | pusher push --map map.toml --dry-run
   zcat old.ndjson.gz | pusher push --store shop-1 --type PRODUCT --report - | jq .messages
 
 \b
@@ -129,7 +130,8 @@ def command(source: tuple[str, ...], **options: Any) -> None:
     """Push a change stream into an Ecommerce Bridge, and confirm a sample of it.
 
     SOURCE is a file, a directory, a glob, or - for standard input (the default). Files may be
-    compressed with gzip or zstandard. Each line is one change:
+    compressed with gzip or zstandard. Exports of Kafka topics are recognised by their first
+    record (see --format). Otherwise each line is one change:
 
     \b
       {"storeId": "shop-1", "objectType": "PRODUCT", "action": "UPSERT",
@@ -163,6 +165,9 @@ def run_push(
         check_report(report)
         pipeline = _pipeline(source, options, letters, report)
         result = _run_watched(pipeline, address, shows_progress=shows_progress)
+        examples = getattr(pipeline.source, "examples", None)
+        if examples and not quiet:
+            click.echo("\n".join(examples.lines()), err=True)
     except UsageError as error:
         raise Unusable(str(error)) from error
     except PusherError as error:
@@ -182,7 +187,10 @@ def _pipeline(
     settings = settings_of(values)
     # Before anything else is opened: a closed stdin would become the first file that is.
     opened = topic_of(source, values, settings) or open_source(
-        source, max_line_bytes=settings.max_line_bytes, letters=letters
+        source,
+        max_line_bytes=settings.max_line_bytes,
+        letters=letters,
+        formats=settings.formats,
     )
     others = (settings.dead_letters, *([settings.checkpoint] if settings.checkpoint else ()))
     check_report(report, {*opened.paths, *(path.resolve() for path in others)})

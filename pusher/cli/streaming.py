@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pusher.changes import CHANGE_FORMATS
 from pusher.cli.connection import door_options, option, refresher_of, with_options
 from pusher.cli.values import CONCURRENCY, DURATION, REJECTED_MAX, SIZE, read_secret
+from pusher.envelopes import FORMATS
 from pusher.model import OBJECT_TYPES
 
 if TYPE_CHECKING:
     from pusher.config import Settings
-    from pusher.sources import KafkaSource
+    from pusher.sources import Formats, KafkaSource
 
 __all__ = [
     "checkpoint_options",
@@ -41,6 +43,23 @@ def input_options(command: Command) -> Command:
             "default_type",
             type=click.Choice(OBJECT_TYPES),
             help="Type of lines without objectType.",
+        ),
+        option(
+            "--format",
+            "formats",
+            multiple=True,
+            type=click.Choice(["auto", *FORMATS, *CHANGE_FORMATS]),
+            default=["auto"],
+            help="What the input is written as, and what is in the values; give it twice to name"
+            " both. auto looks at the first record.",
+        ),
+        option(
+            "--map",
+            "map_file",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="TOML: which columns of which table or topic are the id, the properties and so"
+            " on, for values that are rows.",
         ),
         option("--max-line", type=SIZE, default="32MiB", help="Longer lines are rejected unread."),
     )
@@ -224,6 +243,37 @@ def output_options(command: Command) -> Command:
     )
 
 
+def _formats_of(names: tuple[str, ...], map_file: Path | None, *, shows: bool) -> Formats:
+    """What --format and --map say.
+
+    Raises:
+        UsageError: they cannot be used.
+    """
+    from pusher.errors import UsageError  # noqa: PLC0415 - loaded when a run begins
+    from pusher.mapping import Mapping  # noqa: PLC0415
+    from pusher.sources import Formats  # noqa: PLC0415
+
+    around = [name for name in FORMATS if name in names]
+    within = [name for name in CHANGE_FORMATS if name in names]
+    if len(around) > 1 or len(within) > 1:
+        wrong = around if len(around) > 1 else within
+        raise UsageError(f"--format: {' and '.join(wrong)} exclude each other")
+    mapping = None
+    if map_file is not None:
+        try:
+            mapping = Mapping.parse(map_file.read_text("utf-8"), str(map_file))
+        except OSError as error:
+            raise UsageError(f"--map: {map_file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--map: {map_file}: not a text file") from error
+    return Formats(
+        file_format=around[0] if around else None,
+        change=within[0] if within else None,
+        mapping=mapping,
+        shows=shows and mapping is not None,
+    )
+
+
 _OF_TOPICS = (*("until", "kafka_config", "group_protocol", "group_instance", "dead_letters_topic"),)
 _SECONDS = (
     "linger",
@@ -253,7 +303,11 @@ def settings_of(values: dict[str, Any]) -> Settings:
         for name, one in values.items()
         if name not in _OF_THE_DOOR and name not in _OF_TOPICS
     }
+    formats = _formats_of(
+        renamed.pop("formats"), renamed.pop("map_file"), shows=renamed.get("dry_run", False)
+    )
     return Settings(
+        formats=formats,
         refresher=refresher_of(renamed),
         token=read_secret(renamed.pop("token"), renamed.pop("token_file"), "--token"),
         api_key=read_secret(renamed.pop("api_key"), renamed.pop("api_key_file"), "--api-key"),

@@ -1,6 +1,7 @@
 """Where change streams come from."""
 
 from pusher.sources.consuming import Plan, load_client
+from pusher.sources.exports import Formats
 from pusher.sources.kafka import KafkaSource
 from pusher.sources.letters import LetterFilter
 from pusher.sources.lines import LineSource
@@ -10,6 +11,7 @@ from pusher.sources.until import Until
 
 __all__ = [
     "SCHEME",
+    "Formats",
     "KafkaSource",
     "LetterFilter",
     "LineSource",

@@ -1,4 +1,6 @@
-"""Read files and pipes as chunks of whole lines. It knows nothing of JSON.
+"""Read files and pipes as chunks of whole lines. What is in the lines is the business of others.
+
+The files of a partition are read in the order of their offsets, the partitions in turns.
 
 A thread of its own reads, decompresses and cuts, a few chunks ahead; a full hand-off stops it, and
 so the pipe behind it. The thread is a daemon, as nothing can wake it from a read on a quiet pipe.
@@ -12,23 +14,32 @@ import fcntl
 import os
 import stat
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from pusher.detecting import Detected
+from pusher.envelopes import Format
 from pusher.errors import InputError, UsageError
 from pusher.model import Chunk, Position
+from pusher.showing import Examples
 from pusher.sources.cutting import cut_into_chunks, pass_over
 from pusher.sources.decompressing import decompressed
+from pusher.sources.exports import Formats, Reading, file_place_of
 from pusher.sources.handoff import CHUNK_BYTES, Handoff
 from pusher.sources.letters import LetterFilter, unwrapped
+from pusher.sources.probing import probe
 
 __all__ = ["LineSource"]
 
 READ_AHEAD_CHUNKS = 4
 PIPE_BYTES = 1 << 20
 LETTER_BYTES = 64 << 10
+PARTITIONS_AT_A_TIME = 16
+"""Each has a file open."""
+
 STDIN = "-"
 
 
@@ -53,6 +64,8 @@ class LineSource:
         max_line_bytes: a longer line is passed on without being kept.
         letter_files: those of the inputs that are files of dead letters.
         letters: which of their lines are read.
+        formats: what is known of what the others hold, to be found out where it is not; None
+            passes their lines on as they are.
 
     Raises:
         UsageError: an input does not exist or cannot be read.
@@ -65,7 +78,12 @@ class LineSource:
         max_line_bytes: int = 32 << 20,
         letter_files: Container[str | Path] = (),
         letters: LetterFilter | None = None,
+        formats: Formats | None = None,
     ) -> None:
+        self._formats = formats
+        self._readings = 0
+        self.examples = Examples() if formats and formats.shows else None
+        """What was made of the records of the first reading, where that is wanted."""
         self._inputs = [_examined(name) for name in inputs]
         for entry, name in zip(self._inputs, inputs, strict=True):
             if name in letter_files:
@@ -130,18 +148,82 @@ class LineSource:
 
     def _read(self, positions: Mapping[str, Position]) -> Iterator[Chunk]:
         self._check_files(positions)
-        for entry in self._inputs:
-            max_line_bytes = self._max_line_bytes
-            if entry.letters is not None:
-                max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
-            chunks = cut_into_chunks(
-                decompressed(self._blocks(entry), entry.name),
+        is_first = not self._readings
+        examples = self.examples if is_first else None
+        reading = Reading(self._formats or Formats(), announces=is_first, examples=examples)
+        self._readings += 1
+        for partitions in _in_turns(self._inputs, self._found_format()):
+            yield from _interleaved(
+                [
+                    (self._chunks_of(entry, reading, positions) for entry in files)
+                    for files in partitions
+                ]
+            )
+
+    def _chunks_of(
+        self, entry: _Input, reading: Reading, positions: Mapping[str, Position]
+    ) -> Iterator[Chunk]:
+        blocks = decompressed(self._blocks(entry), entry.name)
+        after = positions.get(entry.name)
+        if entry.letters is None and self._formats is not None:
+            return reading.chunks(
+                blocks,
                 entry.name,
-                max_line_bytes,
-                after=positions.get(entry.name),
+                entry.path,
+                self._max_line_bytes,
+                after=after,
                 keeps_fingerprints=self._keeps_fingerprints,
             )
-            yield from chunks if entry.letters is None else unwrapped(chunks, entry.letters)
+        max_line_bytes = self._max_line_bytes
+        if entry.letters is not None:
+            max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
+        chunks = cut_into_chunks(
+            blocks,
+            entry.name,
+            max_line_bytes,
+            after=after,
+            keeps_fingerprints=self._keeps_fingerprints,
+        )
+        return chunks if entry.letters is None else unwrapped(chunks, entry.letters, reading)
+
+    def _found_format(self) -> Format | None:
+        """The format of several files, and that it is that of all; None where it is not known.
+
+        Raises:
+            UsageError: they have several formats, or one that is not known.
+        """
+        formats = self._formats
+        if formats is None or formats.file_format is not None or not self._are_files_to_look_at():
+            return formats.file_format if formats else None
+        found: Detected | None = None
+        found_in = ""
+        for entry in self._inputs:
+            detected = self._detected(entry, formats) if entry.letters is None else None
+            if found is None:
+                found, found_in = detected, entry.name
+            elif detected is not None and detected.differs_from(found):
+                raise UsageError(
+                    f"{entry.name} is {detected}, but {found_in} is {found}: push them by"
+                    " themselves, or say --format"
+                )
+        return found.file_format if found else None
+
+    def _are_files_to_look_at(self) -> bool:
+        return len(self._inputs) > 1 and self.can_be_read_again
+
+    def _detected(self, entry: _Input, formats: Formats) -> Detected | None:
+        before = self.read_bytes, entry.end
+        is_of_sink = file_place_of(entry.path, None) is not None
+        try:
+            blocks = decompressed(self._blocks(entry), entry.name)
+            with contextlib.closing(blocks):  # type: ignore[type-var]
+                return probe(
+                    blocks, formats.detector(), self._max_line_bytes, is_of_sink=is_of_sink
+                ).detected
+        except InputError:
+            return None  # It is said when the file has its turn.
+        finally:
+            self.read_bytes, entry.end = before
 
     def _check_files(self, positions: Mapping[str, Position]) -> None:
         """Check several files before the first of them is read, as it may have grown."""
@@ -209,6 +291,38 @@ def _tell_apart(inputs: list[_Input]) -> None:
         seen[entry.name] += 1
         if seen[entry.name] > 1:
             entry.name += f" ({seen[entry.name]})"
+
+
+def _in_turns(inputs: list[_Input], file_format: Format | None) -> Iterator[list[list[_Input]]]:
+    """Groups of partitions to be read in turns, each with its files in the order of offsets.
+
+    Files whose name says nothing of a partition are groups by themselves, where they stand.
+    """
+    places = [file_place_of(entry.path, file_format) for entry in inputs]
+    partitions: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for index, place in enumerate(places):
+        if place is not None:
+            partitions.setdefault(place[:2], []).append((place.offset, index))
+    ordered = [[inputs[index] for _, index in sorted(files)] for files in partitions.values()]
+    is_done = False
+    for entry, place in zip(inputs, places, strict=True):
+        if place is None:
+            yield [[entry]]
+        elif not is_done:
+            is_done = True
+            for start in range(0, len(ordered), PARTITIONS_AT_A_TIME):
+                yield ordered[start : start + PARTITIONS_AT_A_TIME]
+
+
+def _interleaved(partitions: Sequence[Iterator[Iterator[Chunk]]]) -> Iterator[Chunk]:
+    """A chunk of each partition in turn; the files of one strictly one after the other."""
+    left = deque(chain.from_iterable(files) for files in partitions)
+    while left:
+        chunks = left.popleft()
+        for chunk in chunks:
+            yield chunk
+            left.append(chunks)
+            break
 
 
 def _file_size(entry: _Input) -> int:
