@@ -346,6 +346,8 @@ def topic_of(
         return None
     if len(source) > 1:
         raise UsageError("kafka://... is read alone; name several topics as kafka://HOST/A,B")
+    if settings.formats.file_format is not None:
+        raise UsageError(f"--format {settings.formats.file_format} is for files and pipes")
     plan = Plan(
         properties=settings.kafka_properties,
         group_protocol=values["group_protocol"],
@@ -353,6 +355,7 @@ def topic_of(
         until=None if values["until"] is None else Until.parse(values["until"]),
         drain_timeout_s=settings.drain_timeout_s,
         max_line_bytes=settings.max_line_bytes,
+        formats=settings.formats,
         joins=not settings.dry_run,
     )
     return KafkaSource(TopicAddress.parse(source[0]), plan)
