@@ -65,6 +65,8 @@ class Batcher:
         # Lanes with open messages, oldest first: dicts keep their order.
         self._open: dict[Lane, _OpenLane] = {}
         self._with_freed: dict[Lane, _OpenLane] = {}
+        # The chunk that is being added, and what of it is still to come.
+        self._adding: tuple[int, Iterator[object]] = (0, iter(()))
         self.lane_count = 0
         """Lanes that hold something, or whose objects are in flight."""
         self.waiting_count = 0
@@ -91,7 +93,9 @@ class Batcher:
         # the exact size is known, and kept, when a batch is encoded.
         counts_bytes = len(chunk.data) * batch_size > batch_bytes * len(messages)
         unset = UNSET
-        for message, origin in zip(messages, origins, strict=True):
+        rest = zip(messages, origins, strict=True)
+        self._adding = chunk.number, rest
+        for message, origin in rest:
             try:
                 lane = lanes[message.object_type][message.store_id]  # type: ignore[index]
             except KeyError:
@@ -187,8 +191,14 @@ class Batcher:
         return found
 
     def withdraw(self, chunk_numbers: Container[int]) -> Counter[int]:
-        """Forget the messages held here that came from these chunks: how many, by chunk."""
+        """Forget the messages that came from these chunks and are not in a batch: how many.
+
+        That includes those of a chunk that is being added: `add` then yields no more of it.
+        """
         gone: Counter[int] = Counter()
+        number, rest = self._adding
+        if number in chunk_numbers:
+            gone[number] = sum(1 for _ in rest)
 
         def stays(origin: int) -> bool:
             number, _ = place_of(origin)

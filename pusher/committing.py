@@ -7,11 +7,12 @@ it again; what is in flight is waited for; what is settled by then is committed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import anyio
 
 from pusher.batching import Batcher
-from pusher.model import LiveSource, Partition, Revocation
+from pusher.model import LiveSource, Revocation
 from pusher.tally import Tally
 from pusher.watermark import Ledger
 
@@ -72,7 +73,7 @@ class Committer:
 
     async def _let_go(self, revocation: Revocation) -> None:
         for partition in revocation.partitions:
-            self._withdraw(partition)
+            self.withdraw(self._batcher.withdraw(self._ledger.chunks_of(partition)))
         if not revocation.is_lost:
             left = 0
             with anyio.move_on_after(self._drain_timeout_s):
@@ -86,9 +87,8 @@ class Committer:
         if not revocation.is_lost:
             self._source.let_go()
 
-    def _withdraw(self, partition: Partition) -> None:
-        """Forget what was read of a partition and is not on its way."""
-        counts = self._batcher.withdraw(self._ledger.chunks_of(partition))
+    def withdraw(self, counts: Mapping[int, int]) -> None:
+        """Forget what was read of lost partitions and is not on its way: by chunk number."""
         self._ledger.withdraw(counts)
-        self._tally.read -= counts.total()
-        self._tally.withdrawn += counts.total()
+        self._tally.read -= sum(counts.values())
+        self._tally.withdrawn += sum(counts.values())

@@ -100,6 +100,8 @@ class Settings:
     confirm_rate: float | None = None
     """Status polls a second; None is 9 a second, or no limit on loopback."""
     confirm_timeout_s: float = 60.0
+    confirm_window_s: float = 300.0
+    """A run over topics confirms a sample of each stretch of so much time."""
 
     memory_bytes: int = 64 << 20
     """What messages that are not settled may take, with their requests; then reading waits."""
@@ -145,6 +147,7 @@ class Settings:
             ("--connect-timeout", 0.001, self.connect_timeout_s),
             ("--drain-timeout", 0, self.drain_timeout_s),
             ("--confirm-timeout", 0, self.confirm_timeout_s),
+            ("--confirm-window", 1, self.confirm_window_s),
             ("--confirm", 0, self.confirm.count),
         ):
             if not value >= low:

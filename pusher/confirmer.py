@@ -17,6 +17,7 @@ from aiolimiter import AsyncLimiter
 from pusher.model import Failure, Transport
 from pusher.protocol import decode_status, error_text, retry_after_s, status_paths
 from pusher.sampling import Sample, SampledObject
+from pusher.windows import Windows
 
 __all__ = ["Confirmer"]
 
@@ -42,7 +43,7 @@ class Confirmer:
     def __init__(
         self,
         transport: Transport,
-        sample: Sample,
+        sample: Sample | Windows,
         *,
         rate: float | None,
         rng: random.Random,

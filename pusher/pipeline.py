@@ -44,7 +44,14 @@ from pusher.model import (
 from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
 from pusher.protocol import encode_messages
-from pusher.report import PhaseReport, Report, compose_report, confirmation_of, why_parked
+from pusher.report import (
+    Confirmation,
+    PhaseReport,
+    Report,
+    compose_report,
+    confirmation_of,
+    why_parked,
+)
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
 from pusher.sampling import Sample
@@ -56,6 +63,7 @@ from pusher.stopping import Stopping
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
 from pusher.watermark import Ledger
+from pusher.windows import Windows
 
 __all__ = ["Pipeline", "push"]
 
@@ -141,7 +149,11 @@ class Pipeline:
             keep_order=settings.keep_order,
         )
         self._ledger = Ledger()
+        self._live = source if isinstance(source, KafkaSource) else None
         self._sample = Sample(settings.confirm, self._rng)
+        self._windows = (
+            Windows(settings.confirm, self._rng, settings.confirm_window_s) if self._live else None
+        )
         self._letters_file = DeadLetters(settings.dead_letters, self.run_id, time.time)
         self._letters_topic = self._topic_letters()
         self._dead_letters = self._letters_topic or self._letters_file
@@ -150,7 +162,7 @@ class Pipeline:
             ledger=self._ledger,
             tally=self.tally,
             batcher=self._batcher,
-            sample=self._sample,
+            sample=self._windows or self._sample,
             dead_letters=None if settings.dry_run else self._dead_letters,
             stopping=self.stopping,
             errand=errand,
@@ -167,7 +179,6 @@ class Pipeline:
             batch_bytes=settings.batch_bytes,
         )
         self._checkpointer: Checkpointer | None = None
-        self._live = source if isinstance(source, KafkaSource) else None
         self._committer = self._committer_of(self._live)
         self._parked: Mapping[Lane, str] = {}
         self._unusable: UsageError | None = None
@@ -186,7 +197,7 @@ class Pipeline:
             held_bytes=ledger.held_bytes,
             in_flight_limit=self._admission.limit,
             watermark_age_s=0.0 if read_at_s is None else time.monotonic() - read_at_s,
-            confirmation=confirmation_of(self._sample, None),
+            confirmation=self._confirmation(None),
             is_reading=self.view.is_reading and not self.stopping.is_reading_over,
             live=self._live.state if self._live is not None else None,
         )
@@ -219,11 +230,16 @@ class Pipeline:
             if transport is None:
                 transport = await stack.enter_async_context(self._http_transport())
             confirmer = Confirmer(
-                transport, self._sample, rate=self._settings.status_rate, rng=self._rng
+                transport,
+                self._windows or self._sample,
+                rate=self._settings.status_rate,
+                rng=self._rng,
             )
             async with anyio.create_task_group() as beside:
                 if not self._settings.confirm.is_none:
                     beside.start_soon(confirmer.watch)
+                    if self._windows is not None:
+                        beside.start_soon(self._windows.keep)
                 if self._checkpointer is not None and not self._settings.dry_run:
                     beside.start_soon(self._checkpointer.keep)
                 if self._checkpointer is not None or self._live is not None:
@@ -477,7 +493,7 @@ class Pipeline:
         self, chunk: Chunk, dispatcher: Dispatcher, selection: Selection, *, is_first: bool
     ) -> None:
         """Decode a chunk and add it to the lanes; reject what is no message, in the first pass."""
-        if self._live is not None and not self._is_ours(chunk):
+        if not self._is_ours(chunk):
             return
         self._ledger.admit(chunk, time.monotonic())
         decoded = self._decoder.decode(chunk, int(time.time() * 1000))
@@ -494,6 +510,11 @@ class Pipeline:
         self.tally.skipped_by_reason.update(skipped)
         self._ledger.expect(chunk, open_count, skipped=skipped_count, is_whole=selected.is_whole)
         await self._settlement.reject(chunk, rejections)
+        if not self._is_ours(chunk) and self._committer is not None:
+            self._committer.withdraw(
+                {chunk.number: len(selected.messages)} if selected.messages else {}
+            )
+            return
         added = self._batcher.add(selected.messages, selected.indexes, chunk, time.monotonic())
         await dispatcher.send_all(added)
 
@@ -540,6 +561,11 @@ class Pipeline:
             await self._finish(confirmer)
         self.view.stage = "done"
 
+    def _confirmation(self, trouble: str | None) -> Confirmation:
+        if self._windows is not None:
+            return self._windows.confirmation(trouble)
+        return confirmation_of(self._sample, trouble)
+
     async def _finish(self, confirmer: Confirmer) -> bool:
         is_finished = False
         async with anyio.create_task_group() as tasks:
@@ -585,8 +611,7 @@ class Pipeline:
             run_id=self.run_id,
             tally=tally,
             pending=pending,
-            sample=self._sample,
-            trouble=trouble,
+            confirmation=self._confirmation(trouble),
             halt=halt,
             rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,

@@ -283,8 +283,7 @@ def compose_report(
     run_id: str,
     tally: Tally,
     pending: int,
-    sample: Sample,
-    trouble: str | None,
+    confirmation: Confirmation,
     halt: Halt | None,
     rejected_earlier: int,
     bytes_read: int,
@@ -302,8 +301,7 @@ def compose_report(
         run_id: of the run.
         tally: its counters.
         pending: messages that were read and are not settled.
-        sample: what was to be confirmed.
-        trouble: why nothing can be confirmed, where the endpoint does not show it.
+        confirmation: of the sample.
         halt: why the run counts as stopped or interrupted.
         rejected_earlier: by the runs that this one goes on from.
         bytes_read: input bytes.
@@ -315,7 +313,6 @@ def compose_report(
         dead_letters: the file of the dead letters, where any were written.
         checkpoint: the file from which a later run can go on.
     """
-    confirmation = confirmation_of(sample, trouble)
     outcome, exit_code = outcome_of(
         halt,
         is_complete=halt is None,

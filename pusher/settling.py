@@ -27,6 +27,7 @@ from pusher.sender import Errand, Outcome
 from pusher.stopping import Stopping
 from pusher.tally import RejectedMax, Tally
 from pusher.watermark import Ledger
+from pusher.windows import Windows
 
 __all__ = ["Settlement"]
 
@@ -60,7 +61,7 @@ class Settlement:
         ledger: Ledger,
         tally: Tally,
         batcher: Batcher,
-        sample: Sample,
+        sample: Sample | Windows,
         dead_letters: DeadLetters | TopicLetters | None,
         stopping: Stopping,
         errand: Errand | None = None,

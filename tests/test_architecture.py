@@ -76,6 +76,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "sender",
                 "settling",
                 "stopping",
+                "windows",
             }
         ),
     ),

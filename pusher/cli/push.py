@@ -100,6 +100,12 @@ def push_options(command: Command) -> Command:
             help="Status polls a second at most.  [default: 9; on loopback no limit]",
         ),
         option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it."),
+        option(
+            "--confirm-window",
+            type=DURATION,
+            default="5m",
+            help="Topics: confirm so many messages of each stretch of so much time.",
+        ),
         checkpoint_options,
         kafka_options,
         monitor_options,

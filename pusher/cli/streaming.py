@@ -275,7 +275,14 @@ def _formats_of(names: tuple[str, ...], map_file: Path | None, *, shows: bool) -
 
 
 _OF_TOPICS = (*("until", "kafka_config", "group_protocol", "group_instance", "dead_letters_topic"),)
-_SECONDS = ("linger", "max_age", "drain_timeout", "confirm_timeout", "give_up_after")
+_SECONDS = (
+    "linger",
+    "max_age",
+    "drain_timeout",
+    "confirm_timeout",
+    "confirm_window",
+    "give_up_after",
+)
 _OF_THE_DOOR = ("timeout", "connect_timeout", "ca_file", "client_cert", "client_key", "headers")
 
 
@@ -339,6 +346,8 @@ def topic_of(
         return None
     if len(source) > 1:
         raise UsageError("kafka://... is read alone; name several topics as kafka://HOST/A,B")
+    if settings.formats.file_format is not None:
+        raise UsageError(f"--format {settings.formats.file_format} is for files and pipes")
     plan = Plan(
         properties=settings.kafka_properties,
         group_protocol=values["group_protocol"],
@@ -346,6 +355,7 @@ def topic_of(
         until=None if values["until"] is None else Until.parse(values["until"]),
         drain_timeout_s=settings.drain_timeout_s,
         max_line_bytes=settings.max_line_bytes,
+        formats=settings.formats,
         joins=not settings.dry_run,
     )
     return KafkaSource(TopicAddress.parse(source[0]), plan)

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pusher.changes import Converter, change_format_of
 from pusher.errors import InputError, PusherError, UsageError
 from pusher.model import Chunk, LiveState, Partition, Revocation
+from pusher.records import Record
+from pusher.sources.exports import Formats
 from pusher.sources.handoff import Handoff
 from pusher.sources.topics import TopicAddress, redacted
 from pusher.sources.until import Bound, Until
-from pusher.sources.values import chunks_of_values, empty_chunk
+from pusher.sources.values import chunks_of_records, chunks_of_values, empty_chunk
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -52,6 +55,7 @@ class Plan:
         until: where to end; None is never.
         drain_timeout_s: how long a revoked partition may wait for what is in flight.
         max_line_bytes: a longer value is not kept.
+        formats: what the values hold, and what rows are.
         joins: join the group; otherwise all partitions are read, from where the group is.
     """
 
@@ -61,6 +65,7 @@ class Plan:
     until: Until | None = None
     drain_timeout_s: float = 30.0
     max_line_bytes: int = 32 << 20
+    formats: Formats = field(default_factory=Formats)
     joins: bool = True
 
 
@@ -116,10 +121,13 @@ class Consuming:
         self._committed: dict[Partition, int] = {}
         self._epoch = 0
         self._bound: Bound | None = None
+        self._converter = Converter(change=plan.formats.change, mapping=plan.formats.mapping)
         self._reads = True
         self._ends = threading.Event()
         self._refusal: str | None = None  # Why the brokers do not let us in.
         self._last_error = ""
+        self._paused: set[Partition] = set()
+        self._slipped: list[Message] = []  # Messages that came although their partition is paused.
         self._is_committing = False
         self._committed_at_s = self._looked_at_s = 0.0
 
@@ -268,20 +276,26 @@ class Consuming:
             return
         if self._state.is_paused:
             self._resume()
-        held_before = dict(self._held)
-        for chunk in self._chunks(self._fetch(), held_before):
+        messages, held = self._fetch()
+        for chunk in self._chunks(messages, held):
             if not self._offer(chunk):
                 return
 
-    def _fetch(self) -> list[Message]:
-        """What there is, at most so much; waits a little for the first message.
+    def _fetch(self) -> tuple[list[Message], Mapping[Key, Partition]]:
+        """What there is, at most so much, and whose it is; waits a little for the first message.
 
         `consume` alone would wait for all of them, or for its whole timeout.
         """
+        if self._slipped:
+            slipped, self._slipped = self._slipped, []
+            return slipped, dict(self._held)
         first = self._consumer.poll(POLL_S)
         if first is None:  # A message with an empty value is false.
-            return []
-        return [first, *self._consumer.consume(FETCH_MAX - 1, 0)]
+            return [], {}
+        held = dict(self._held)
+        rest = self._consumer.consume(FETCH_MAX - 1, 0)
+        # What went or came meanwhile is told from what stayed by its epoch.
+        return [first, *rest], {**self._held, **held}
 
     def _offer(self, chunk: Chunk) -> bool:
         """Hand a chunk over when there is room; false when nobody wants it."""
@@ -307,25 +321,23 @@ class Consuming:
     def _serve(self) -> None:
         """Let the client do its work without reading: rebalances, commits, the poll interval."""
         self._state.polled_at_s = time.monotonic()
-        if not self._state.is_paused:
-            self._pause(self._held.values())
+        self._pause()
         message = self._consumer.poll(POLL_S)
-        if message is not None and message.error() is not None:
-            self._note(message)
-        elif message is not None:
-            # It was on its way when the partition was paused: it is fetched again.
-            part = self._kafka.TopicPartition(
-                message.topic(), message.partition(), message.offset()
-            )
-            self._consumer.pause([part])
-            self._consumer.seek(part)
+        if message is not None:  # It was on its way when its partition was paused; or an error.
+            self._slipped.append(message)
 
-    def _pause(self, partitions: Iterable[Partition]) -> None:
-        self._consumer.pause([self._part(partition) for partition in partitions])
+    def _pause(self) -> None:
+        """Pause what is not paused yet: partitions may have come since."""
+        news = [one for one in self._held.values() if one not in self._paused]
+        if news:
+            self._consumer.pause([self._part(partition) for partition in news])
+            self._paused.update(news)
         self._state.is_paused = True
 
     def _resume(self) -> None:
-        self._consumer.resume([self._part(partition) for partition in self._held.values()])
+        if self._paused:
+            self._consumer.resume([self._part(partition) for partition in self._paused])
+        self._paused.clear()
         self._state.is_paused = False
 
     def _part(self, partition: Partition, offset: int | None = None) -> Any:
@@ -333,11 +345,14 @@ class Consuming:
             return self._kafka.TopicPartition(partition.topic, partition.number)
         return self._kafka.TopicPartition(partition.topic, partition.number, offset)
 
-    def _chunks(
-        self, messages: list[Message], held_before: Mapping[Key, Partition]
-    ) -> Iterable[Chunk]:
-        """Put messages together by partition, each in order."""
+    def _chunks(self, messages: list[Message], held: Mapping[Key, Partition]) -> Iterable[Chunk]:
+        """Put messages together by partition, each in order.
+
+        While a chunk waits for room, a partition may go, and come back to begin elsewhere. So all
+        is taken to be of the partitions that were ours when it was fetched.
+        """
         by_partition: dict[Key, list[Message]] = {}
+        others: list[Message] = []
         for message in messages:
             if message.error() is None:
                 key: Key = (message.topic(), message.partition())  # type: ignore[assignment]
@@ -346,14 +361,12 @@ class Consuming:
                 except KeyError:
                     by_partition[key] = [message]
             else:
-                yield from self._note(message)
+                others.append(message)
         for key, some in by_partition.items():
-            partition = self._held.get(key)
-            if partition is None:
-                continue  # Revoked while it was fetched.
-            if held_before.get(key, partition) is not partition:
-                raise InputError(f"{partition}: it came back while it was being taken away")
-            yield from self._chunks_of(partition, some)
+            if key in held:
+                yield from self._chunks_of(held[key], some)
+        for message in others:  # After the messages: an end must not be settled before them.
+            yield from self._note(message, held)
 
     def _chunks_of(self, partition: Partition, messages: list[Message]) -> Iterable[Chunk]:
         if self._bound is not None:
@@ -364,16 +377,44 @@ class Consuming:
         first_line = self._lines.get(partition, 0) + 1
         self._lines[partition] = first_line + len(messages) - 1
         self._next[partition] = offsets[-1] + 1
-        yield from chunks_of_values(
-            partition,
-            [m.value() for m in messages],
-            offsets,
-            [m.timestamp()[1] for m in messages],
-            first_line=first_line,
-            max_line_bytes=self._plan.max_line_bytes,
+        yield from self._converted(partition, messages, offsets, first_line)
+
+    def _converted(
+        self, partition: Partition, messages: list[Message], offsets: list[int], first_line: int
+    ) -> Iterable[Chunk]:
+        """Sync messages as they are, in one go; all else record by record."""
+        values: list[bytes | None] = [m.value() for m in messages]
+        times_ms = [m.timestamp()[1] for m in messages]
+        converter, limit_bytes = self._converter, self._plan.max_line_bytes
+        if converter.change is None:
+            self._detect(values)
+        if converter.change == "canonical" and self._plan.formats.mapping is None:
+            chunks = chunks_of_values(
+                *(partition, values, offsets, times_ms),
+                first_line=first_line,
+                max_line_bytes=limit_bytes,
+            )
+            if chunks is not None:
+                return chunks
+        records = [
+            Record(value, m.key(), partition.topic, partition.number, offset, time_ms or None)
+            for m, value, offset, time_ms in zip(messages, values, offsets, times_ms, strict=True)
+        ]
+        return chunks_of_records(
+            partition, records, converter, first_line=first_line, max_line_bytes=limit_bytes
         )
 
-    def _note(self, message: Message) -> Iterable[Chunk]:
+    def _detect(self, values: Iterable[bytes | None]) -> None:
+        """Tell what the values hold from the first that shows it, and keep to that."""
+        for value in values:
+            change = change_format_of(value) if value is not None else None
+            if change is not None:
+                self._converter.change = change
+                if change != "canonical":
+                    _log.info("the values are %s; --format says otherwise", change)
+                return
+
+    def _note(self, message: Message, held: Mapping[Key, Partition]) -> Iterable[Chunk]:
         """Something that is no message: an end, or an error.
 
         Raises:
@@ -385,7 +426,7 @@ class Consuming:
             return []
         where = f"{message.topic()}[{message.partition()}]"
         if error.code() == codes._PARTITION_EOF:  # noqa: SLF001 - that is its public name
-            return self._at_end(message)
+            return self._at_end(message, held)
         if error.code() == codes._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise InputError(f"{where}: what comes next is not there any more: {error.str()}")
         if error.code() == codes.UNKNOWN_TOPIC_OR_PART:
@@ -401,13 +442,13 @@ class Consuming:
         _log.warning("Kafka: %s", self._redacted(error.str()))
         return []
 
-    def _at_end(self, message: Message) -> Iterable[Chunk]:
+    def _at_end(self, message: Message, held: Mapping[Key, Partition]) -> Iterable[Chunk]:
         """A partition's end was reached; what lies before it may be no message of ours."""
-        partition = self._held.get((message.topic(), message.partition()))  # type: ignore[arg-type]
+        partition = held.get((message.topic(), message.partition()))  # type: ignore[arg-type]
         offset = message.offset()
         if partition is None or offset is None or offset < 0:
             return []
-        if offset == self._next.get(partition):
+        if offset <= self._next.get(partition, -1):
             return []
         self._next[partition] = offset
         if offset == self._committed.get(partition):
@@ -435,7 +476,6 @@ class Consuming:
         shown = ", ".join(f"{name} from {offset}" for name, offset in positions[:20])
         more = f" and {len(positions) - 20} more" if len(positions) > 20 else ""
         _log.info("assigned %s%s", shown, more)
-        self._state.is_paused = False  # The new ones are not: `_serve` pauses all of them.
 
     def _positions(self, parts: list[Any]) -> list[tuple[str, int | str]]:
         """Where reading begins; says so where messages were deleted before they were read."""
@@ -481,7 +521,10 @@ class Consuming:
             self._forget(partitions)
 
     def _given_up(self, parts: list[Any]) -> list[Partition]:
-        found = [self._held.pop((part.topic, part.partition), None) for part in parts]
+        gone = {(part.topic, part.partition) for part in parts}
+        found = [self._held.pop(key, None) for key in gone]
+        self._slipped = [m for m in self._slipped if (m.topic(), m.partition()) not in gone]
+        self._paused.difference_update(partition for partition in found if partition is not None)
         return [partition for partition in found if partition is not None]
 
     def _forget(self, partitions: Iterable[Partition]) -> None:

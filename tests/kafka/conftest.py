@@ -10,6 +10,7 @@ import pytest
 from kafka.broker import Broker, Kafka, MockCluster, missing_for_kafka, running_kafka
 
 _used: list[str] = []
+_figures: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,12 @@ def kafka(broker: Broker) -> Kafka:
     return broker
 
 
+@pytest.fixture
+def figures() -> list[str]:
+    """What was measured, to be shown at the end."""
+    return _figures
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the time that Kafka takes to be fetched and started not count as its first test's."""
     for item in items:
@@ -48,3 +55,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name in _used:
         terminalreporter.line(f"Kafka tests ran against {name}.")
+    for figure in _figures:
+        terminalreporter.line(f"  {figure}")
