@@ -94,6 +94,7 @@ def unwrapped_key(row: Row) -> Row:
 
 def _row_of(value: bytes) -> dict[str, Raw] | None:
     try:
+        str(value, "utf-8")
         return _decode_row(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
