@@ -115,6 +115,16 @@ def test_a_delete_and_its_tombstone_are_one_delete(wraps: bool) -> None:  # noqa
     assert (later["action"], later["externalObjectId"]) == ("DELETE", "5-b")
 
 
+def test_a_tombstone_finds_its_table_by_the_end_of_the_topic() -> None:
+    """Debezium's topics of Postgres have the schema and the table, but no database."""
+    key = {"id": 5, "line": "b", "shop": "s1"}
+    for topic in ("prefix.public.customers", "prefix.shop.public.customers"):
+        outcome = converter().convert(record(None, key=key, topic=topic))
+        assert message_of(outcome)["action"] == "DELETE"
+    outcome = converter().convert(record(None, key=key, topic="prefix.other.customers"))
+    assert outcome == Skipped("tombstone_without_mapping")
+
+
 def test_a_change_between_makes_the_tombstone_a_delete_of_its_own() -> None:
     one, key = converter(), {"id": 5, "line": "b", "shop": "s1"}
     one.convert(record(debezium("d", ROW), key=key))
