@@ -127,8 +127,10 @@ async def test_debezium_changes_in_kcat_are_mapped_and_a_pair_is_one_delete(
     assert endpoint.delivered[0]["properties"] == {"email": "a@b.c"}
 
 
-@pytest.mark.parametrize("shows_key", [True, False])
-@pytest.mark.parametrize("shows_headers", [True, False])
+@pytest.mark.timeout(150)  # The consumer is a Java program that starts anew each time.
+@pytest.mark.parametrize(
+    ("shows_key", "shows_headers"), [(True, True), (True, False), (False,) * 2]
+)
 async def test_the_columns_of_the_console_consumer_are_read(
     shows_key: bool,  # noqa: FBT001
     shows_headers: bool,  # noqa: FBT001
@@ -158,6 +160,7 @@ async def test_the_columns_of_the_console_consumer_are_read(
         kafka.tool,
         "org.apache.kafka.tools.consumer.ConsoleConsumer",
         *("--topic", topic, "--from-beginning", "--max-messages", "3", *formatting),
+        timeout_s=100,
     )
     (tmp_path / "console.txt").write_bytes(shown)
     result = await pushed(endpoint, tmp_path, "console.txt")
