@@ -17,7 +17,8 @@ import anyio.to_thread
 
 from pusher.errors import UsageError
 from pusher.model import Chunk, LiveState, Partition, Revocation
-from pusher.sources.consuming import Consuming, Plan
+from pusher.sources.client import Plan
+from pusher.sources.consuming import Consuming
 from pusher.sources.handoff import Handoff
 from pusher.sources.topics import TopicAddress
 
