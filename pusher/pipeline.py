@@ -414,7 +414,7 @@ class Pipeline:
         with closing(dispatcher):
             async with chunks:
                 while not selection.is_exhausted:
-                    wait_s = self._patience_s(time.monotonic() - last_chunk_s, dispatcher)
+                    wait_s = self._patience_s(time.monotonic() - last_chunk_s)
                     chunk: Chunk | None = None
                     with anyio.move_on_after(wait_s):
                         try:
@@ -431,6 +431,8 @@ class Pipeline:
                         await dispatcher.send_all(batcher.drain())
                         if self._is_to_judge(dispatcher):
                             await dispatcher.next_settlement()
+                        if self._live is not None and self._is_at_rest(dispatcher):
+                            self._live.rest()
                     await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
                     await self._room.make(dispatcher)
             await self._send_rest(dispatcher)
@@ -450,15 +452,20 @@ class Pipeline:
         """A topic may stay quiet for ever: what is kept back cannot wait for its end."""
         return self._live is not None and dispatcher.only_keeps_back and self.tally.delivered > 0
 
-    def _patience_s(self, idle_s: float, dispatcher: Dispatcher) -> float | None:
+    def _is_at_rest(self, dispatcher: Dispatcher) -> bool:
+        """All that was read is settled, but for what only the end of the run decides on."""
+        batcher = self._batcher
+        has_any = batcher.open_lane_count or batcher.waiting_count or batcher.has_turns
+        return not has_any and (dispatcher.is_idle or dispatcher.only_keeps_back)
+
+    def _patience_s(self, idle_s: float) -> float | None:
         """How long to wait for the next chunk before something else is to be done."""
         batcher, settings = self._batcher, self._settings
         if batcher.waiting_count:
             return TURN_CHECK_S
         opened_at_s = batcher.oldest_opened_at_s
         if opened_at_s is None:
-            is_held_up = self._live is not None and self.tally.delivered and not dispatcher.is_idle
-            return settings.linger_s if is_held_up else None
+            return settings.linger_s if self._live is not None else None
         age_s = time.monotonic() - opened_at_s
         return max(0.0, min(settings.linger_s - idle_s, settings.max_age_s - age_s))
 

@@ -70,6 +70,8 @@ class Consuming:
     ) -> None:
         self.settled: Mapping[Partition, int] = {}
         """Up to where each partition is settled; replaced as a whole."""
+        self.rested_after = 0
+        """So many of the chunks handed over are dealt with; what else there is, waits for more."""
         self.let_go = threading.Event()
         self.commit_trouble: str | None = None
         self._address = address
@@ -87,6 +89,8 @@ class Consuming:
         self._epoch = 0
         self._bound: Bound | None = None
         self._converter = Converter(change=plan.formats.change, mapping=plan.formats.mapping)
+        self._handed = 0  # Chunks.
+        self._fatal: str | None = None
         self._reads = True
         self._ends = threading.Event()
         self._refusal: str | None = None  # Why the brokers do not let us in.
@@ -177,6 +181,8 @@ class Consuming:
 
     def _turn(self) -> None:
         now_s = self._state.polled_at_s = time.monotonic()
+        if self._fatal is not None:
+            raise InputError(self._fatal)
         if now_s - self._committed_at_s >= COMMIT_EVERY_S:
             self._committed_at_s = now_s
             self._commit()
@@ -224,11 +230,14 @@ class Consuming:
             self._wait_for_room(chunk)
         if chunk.partition is not None and not self.holds(chunk.partition):
             return True  # It was taken away meanwhile: somebody else reads that again.
+        self._handed += 1
         return self._handoff.put(chunk)
 
     def _wait_for_room(self, chunk: Chunk | None = None) -> None:
         """Nothing is taken from us: keep our place in the group, and read nothing meanwhile."""
         while self._reads and not self._ends.is_set() and not self._handoff.has_room(0, chunk):
+            if self._fatal is not None:
+                raise InputError(self._fatal)
             self._serve()
             self._commit_if_due()
 
@@ -377,7 +386,12 @@ class Consuming:
         return [empty_chunk(partition, offset, self._lines.get(partition, 0) + 1)]
 
     def _is_over(self, bound: Bound) -> bool:
-        """Whether the whole group has got to where this run is to end."""
+        """Whether the whole group has got to where this run is to end.
+
+        What we have read must be dealt with: until then a partition may go, and come back.
+        """
+        if self.rested_after != self._handed:
+            return False
         own = {key: self._next.get(partition) for key, partition in self._held.items()}
         return self._state.has_joined and bound.is_reached(own, time.time())
 
@@ -530,7 +544,7 @@ class Consuming:
 
     def _commit_last(self) -> None:
         deadline_s = time.monotonic() + LAST_COMMIT_S
-        while self._plan.joins and self._due(list(self._held.values())):
+        while self._plan.joins and not self._fatal and self._due(list(self._held.values())):
             if self._commit(waits=True):
                 continue
             if time.monotonic() > deadline_s:
@@ -546,8 +560,8 @@ class Consuming:
         self._last_error = self._redacted(error.str())
         if error.code() in {codes._AUTHENTICATION, codes._SSL, codes.SASL_AUTHENTICATION_FAILED}:  # noqa: SLF001
             self._refusal = self._last_error
-        if error.fatal():
-            self._last_error = self._fatal_text(error)
+        if error.fatal() or error.code() in {codes._FATAL, codes.FENCED_INSTANCE_ID}:  # noqa: SLF001
+            self._fatal = self._last_error = self._fatal_text(error)
         _log.warning("Kafka: %s", self._last_error)
 
     def _fatal_text(self, error: KafkaError) -> str:

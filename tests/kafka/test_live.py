@@ -113,8 +113,7 @@ async def test_a_row_becomes_a_message_by_the_mapping_and_a_tombstone_a_delete(
     broker: Broker, topic: str, endpoint: Endpoint, tmp_path: Path
 ) -> None:
     (tmp_path / "map.toml").write_text(
-        f'[[map]]\ntopic = "{topic}"\ntype = "DEAL"\nstore = "s"\nid = "id"\n'
-        'properties = ["name"]\n'
+        f'[topics."{topic}"]\ntype = "DEAL"\nstore = "s"\nid = "id"\nproperties = ["name"]\n'
     )
     producer = Producer({"bootstrap.servers": broker.address})
     producer.produce(topic, b'{"id":7,"name":"tea"}', b'{"id":7}', partition=0)
@@ -266,7 +265,7 @@ async def test_an_offset_that_is_gone_stops_the_run_where_asked(
 
 
 async def test_a_fenced_member_says_who_has_its_name(
-    kafka: Kafka, topic: str, endpoint: Endpoint, tmp_path: Path
+    kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
     async with running_oracle() as oracle:
         group = Group(kafka, topic, oracle, tmp_path)
