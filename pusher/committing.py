@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Self
 
 import anyio
 
@@ -38,7 +39,6 @@ class Committer:
     def __init__(
         self,
         source: LiveSource,
-        *,
         ledger: Ledger,
         batcher: Batcher,
         tally: Tally,
@@ -52,6 +52,18 @@ class Committer:
 
     def __repr__(self) -> str:
         return f"<Committer of {self._source.name}>"
+
+    @classmethod
+    def of(
+        cls,
+        source: LiveSource | None,
+        ledger: Ledger,
+        batcher: Batcher,
+        tally: Tally,
+        drain_timeout_s: float,
+    ) -> Self | None:
+        """None where no topic is read."""
+        return None if source is None else cls(source, ledger, batcher, tally, drain_timeout_s)
 
     async def keep(self) -> None:
         """Tell what is settled, and answer revocations, for ever: the caller cancels it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.to_thread
@@ -75,6 +75,17 @@ class TopicLetters:
 
     def __repr__(self) -> str:
         return f"<TopicLetters in {self.name}, {self.written} written>"
+
+    @classmethod
+    def of(
+        cls,
+        address: TopicAddress | None,
+        properties: Mapping[str, str],
+        run_id: str,
+        now_s: Callable[[], float],
+    ) -> Self | None:
+        """None where no topic is meant."""
+        return None if address is None else cls(address, properties, run_id, now_s)
 
     async def check(self) -> None:
         """See to it that letters can be written, before one has to be.

@@ -384,6 +384,10 @@ class LiveSource(Source, Protocol):
         """Everything before these offsets is settled; it is committed soon."""
         ...
 
+    def rest(self) -> None:
+        """All that was yielded is dealt with, as far as it can be: a bounded run may end there."""
+        ...
+
     async def next_revocation(self) -> Revocation:
         """Wait until partitions are taken away: the broker then waits for `let_go`."""
         ...

@@ -44,14 +44,7 @@ from pusher.model import (
 from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
 from pusher.protocol import encode_messages
-from pusher.report import (
-    Confirmation,
-    PhaseReport,
-    Report,
-    compose_report,
-    confirmation_of,
-    why_parked,
-)
+from pusher.report import PhaseReport, Report, compose_report, why_parked
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
 from pusher.sampling import Sample
@@ -63,7 +56,7 @@ from pusher.stopping import Stopping
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
 from pusher.watermark import Ledger
-from pusher.windows import Windows
+from pusher.windows import Windows, confirmation_of
 
 __all__ = ["Pipeline", "push"]
 
@@ -155,7 +148,9 @@ class Pipeline:
             Windows(settings.confirm, self._rng, settings.confirm_window_s) if self._live else None
         )
         self._letters_file = DeadLetters(settings.dead_letters, self.run_id, time.time)
-        self._letters_topic = self._topic_letters()
+        self._letters_topic = TopicLetters.of(
+            settings.dead_letters_topic, settings.kafka_properties, self.run_id, time.time
+        )
         self._dead_letters = self._letters_topic or self._letters_file
         self._admission = Admission(settings.concurrency)
         self._settlement = Settlement(
@@ -179,7 +174,9 @@ class Pipeline:
             batch_bytes=settings.batch_bytes,
         )
         self._checkpointer: Checkpointer | None = None
-        self._committer = self._committer_of(self._live)
+        self._committer = Committer.of(
+            self._live, self._ledger, self._batcher, self.tally, settings.drain_timeout_s
+        )
         self._parked: Mapping[Lane, str] = {}
         self._unusable: UsageError | None = None
         self._phases: list[PhaseReport] = []
@@ -197,7 +194,7 @@ class Pipeline:
             held_bytes=ledger.held_bytes,
             in_flight_limit=self._admission.limit,
             watermark_age_s=0.0 if read_at_s is None else time.monotonic() - read_at_s,
-            confirmation=self._confirmation(None),
+            confirmation=confirmation_of(self._windows or self._sample, None),
             is_reading=self.view.is_reading and not self.stopping.is_reading_over,
             live=self._live.state if self._live is not None else None,
         )
@@ -228,7 +225,9 @@ class Pipeline:
                 self._admission = keeper.admission
             transport = self._transport
             if transport is None:
-                transport = await stack.enter_async_context(self._http_transport())
+                transport = await stack.enter_async_context(
+                    HttpTransport(self._settings.url, **self._settings.transport_options())
+                )
             confirmer = Confirmer(
                 transport,
                 self._windows or self._sample,
@@ -246,7 +245,7 @@ class Pipeline:
                     self._room.max_lag_bytes = self._settings.max_lag_bytes
                 if self._committer is not None and not self._settings.dry_run:
                     beside.start_soon(self._committer.keep)
-                if await self._is_welcome(transport) and await self._can_write_letters():
+                if await self._is_welcome(transport):
                     await self._push(transport, confirmer)
                 await self._leave()
                 beside.cancel_scope.cancel()
@@ -258,25 +257,6 @@ class Pipeline:
             halt = await self._last_checkpoint(halt)
         return self._report(halt, pushed_s, confirmer.trouble)
 
-    def _topic_letters(self) -> TopicLetters | None:
-        settings = self._settings
-        if settings.dead_letters_topic is None:
-            return None
-        return TopicLetters(
-            settings.dead_letters_topic, settings.kafka_properties, self.run_id, time.time
-        )
-
-    def _committer_of(self, live: KafkaSource | None) -> Committer | None:
-        if live is None:
-            return None
-        return Committer(
-            live,
-            ledger=self._ledger,
-            batcher=self._batcher,
-            tally=self.tally,
-            drain_timeout_s=self._settings.drain_timeout_s,
-        )
-
     async def _leave(self) -> None:
         """Commit what a live source has delivered, and leave its group, before the confirmation."""
         if self._committer is not None:
@@ -285,14 +265,19 @@ class Pipeline:
                 self._is_complete = False
                 self.stopping.end_sending(Halt(HaltKind.STOPPED, f"{self.source.name}: {trouble}"))
 
-    def _http_transport(self) -> HttpTransport:
-        return HttpTransport(self._settings.url, **self._settings.transport_options())
-
     async def _is_welcome(self, transport: Transport) -> bool:
         """Prove the address and the credentials before the first message."""
         settings = self._settings
+        try:
+            if self._letters_topic is not None and not settings.dry_run:
+                await self._letters_topic.check()
+        except UsageError as error:
+            self._unusable = error
+            return False
+        except DiskError as error:
+            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
         if settings.dry_run or not settings.preflight:
-            return True
+            return not self.stopping.is_reading_over
         self.view.stage = "preflight"
         reason: str | None = None
         async with anyio.create_task_group() as tasks:
@@ -302,18 +287,6 @@ class Pipeline:
         if reason is not None:
             self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
         return not self.stopping.is_reading_over
-
-    async def _can_write_letters(self) -> bool:
-        if self._letters_topic is not None and not self._settings.dry_run:
-            try:
-                await self._letters_topic.check()
-            except UsageError as error:
-                self._unusable = error
-                return False
-            except DiskError as error:
-                self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
-                return False
-        return True
 
     async def _push(self, transport: Transport, confirmer: Confirmer) -> None:
         """Send everything, in one pass over the input or in one pass a phase."""
@@ -441,7 +414,7 @@ class Pipeline:
         with closing(dispatcher):
             async with chunks:
                 while not selection.is_exhausted:
-                    wait_s = self._patience_s(time.monotonic() - last_chunk_s, dispatcher)
+                    wait_s = self._patience_s(time.monotonic() - last_chunk_s)
                     chunk: Chunk | None = None
                     with anyio.move_on_after(wait_s):
                         try:
@@ -458,6 +431,8 @@ class Pipeline:
                         await dispatcher.send_all(batcher.drain())
                         if self._is_to_judge(dispatcher):
                             await dispatcher.next_settlement()
+                        if self._live is not None and self._is_at_rest(dispatcher):
+                            self._live.rest()
                     await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
                     await self._room.make(dispatcher)
             await self._send_rest(dispatcher)
@@ -477,15 +452,20 @@ class Pipeline:
         """A topic may stay quiet for ever: what is kept back cannot wait for its end."""
         return self._live is not None and dispatcher.only_keeps_back and self.tally.delivered > 0
 
-    def _patience_s(self, idle_s: float, dispatcher: Dispatcher) -> float | None:
+    def _is_at_rest(self, dispatcher: Dispatcher) -> bool:
+        """All that was read is settled, but for what only the end of the run decides on."""
+        batcher = self._batcher
+        has_any = batcher.open_lane_count or batcher.waiting_count or batcher.has_turns
+        return not has_any and (dispatcher.is_idle or dispatcher.only_keeps_back)
+
+    def _patience_s(self, idle_s: float) -> float | None:
         """How long to wait for the next chunk before something else is to be done."""
         batcher, settings = self._batcher, self._settings
         if batcher.waiting_count:
             return TURN_CHECK_S
         opened_at_s = batcher.oldest_opened_at_s
         if opened_at_s is None:
-            is_held_up = self._live is not None and self.tally.delivered and not dispatcher.is_idle
-            return settings.linger_s if is_held_up else None
+            return settings.linger_s if self._live is not None else None
         age_s = time.monotonic() - opened_at_s
         return max(0.0, min(settings.linger_s - idle_s, settings.max_age_s - age_s))
 
@@ -544,7 +524,9 @@ class Pipeline:
         if not is_last:
             self.view.stage = "waiting for processing"
             self._sample.keep_last()
-            is_processed = await self._finish(confirmer)
+            is_processed = await confirmer.finish_unless(
+                self.stopping, self._settings.confirm_timeout_s
+            )
             if not is_processed and self.stopping.halt is None:
                 types = " and ".join(sorted(object_types))
                 warning = f"{types} were not seen processed in time; the next phase begins anyway"
@@ -559,21 +541,8 @@ class Pipeline:
             self._sample.clear()
         elif self._is_complete and self.stopping.halt is None:
             self.view.stage = "confirming"
-            await self._finish(confirmer)
+            await confirmer.finish_unless(self.stopping, self._settings.confirm_timeout_s)
         self.view.stage = "done"
-
-    def _confirmation(self, trouble: str | None) -> Confirmation:
-        if self._windows is not None:
-            return self._windows.confirmation(trouble)
-        return confirmation_of(self._sample, trouble)
-
-    async def _finish(self, confirmer: Confirmer) -> bool:
-        is_finished = False
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_reading, tasks.cancel_scope)
-            is_finished = await confirmer.finish(self._settings.confirm_timeout_s)
-            tasks.cancel_scope.cancel()
-        return is_finished
 
     def _verdict(self) -> Halt | None:
         """Why the run counts as stopped, if it does."""
@@ -612,7 +581,7 @@ class Pipeline:
             run_id=self.run_id,
             tally=tally,
             pending=pending,
-            confirmation=self._confirmation(trouble),
+            confirmation=confirmation_of(self._windows or self._sample, trouble),
             halt=halt,
             rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,

@@ -13,10 +13,11 @@ from collections import Counter
 import anyio
 
 from pusher.model import Delivery
-from pusher.report import Confirmation, confirmation_of
+from pusher.report import Confirmation
+from pusher.report import confirmation_of as confirmation_of_sample
 from pusher.sampling import Sample, SampledObject, SampleSize, upper_bound_95
 
-__all__ = ["Windows"]
+__all__ = ["Windows", "confirmation_of"]
 
 EXAMPLES_MAX = 5
 
@@ -67,7 +68,7 @@ class Windows:
 
     def confirmation(self, detail: str | None) -> Confirmation:
         """What was confirmed so far. The bound is of all windows, each with its sample's weight."""
-        parts = [confirmation_of(sample, None) for sample in self._open()]
+        parts = [confirmation_of_sample(sample, None) for sample in self._open()]
         counts = self._counts.copy()
         errors = self._errors.copy()
         examples = list(self._examples)
@@ -91,7 +92,7 @@ class Windows:
         return [self._current] if self._previous is None else [self._previous, self._current]
 
     def _count(self, sample: Sample) -> None:
-        part = confirmation_of(sample, None)
+        part = confirmation_of_sample(sample, None)
         if not part.sampled:
             return
         self._counts += _counts_of(sample, part)
@@ -102,6 +103,13 @@ class Windows:
             "confirmation of %g s: %d of %d sampled objects confirmed, %d failed, %d unconfirmed",
             *(self._window_s, part.confirmed, part.sampled, part.failed, part.unconfirmed),
         )
+
+
+def confirmation_of(sample: Sample | Windows, detail: str | None) -> Confirmation:
+    """What is known of a sample, or of the samples of all windows."""
+    if isinstance(sample, Windows):
+        return sample.confirmation(detail)
+    return confirmation_of_sample(sample, detail)
 
 
 def _counts_of(sample: Sample, part: Confirmation) -> Counter[str]:

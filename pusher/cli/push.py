@@ -45,6 +45,7 @@ Examples:
   tail -F changes.ndjson | pusher push --url http://127.0.0.1:8080
   pusher push export/ --phases --url https://bridge.example --token-file token --checkpoint ck
   kcat -C -J -e -q -o beginning -b h:9092 -t orders | pusher push --map map.toml --dry-run
+  pusher push 'kafka://h1:9092,h2:9092/orders?group=hubspot' --url https://bridge.example
   zcat old.ndjson.gz | pusher push --store shop-1 --type PRODUCT --report - | jq .messages
 
 \b
@@ -129,7 +130,8 @@ def push_options(command: Command) -> Command:
 def command(source: tuple[str, ...], **options: Any) -> None:
     """Push a change stream into an Ecommerce Bridge, and confirm a sample of it.
 
-    SOURCE is a file, a directory, a glob, or - for standard input (the default). Files may be
+    SOURCE is a file, a directory, a glob, - for standard input (the default), or live topics of
+    Kafka as kafka://HOST:PORT/TOPIC,TOPIC?group=NAME (or a pattern, ^...). Files may be
     compressed with gzip or zstandard. Exports of Kafka topics are recognised by their first
     record (see --format). Otherwise each line is one change:
 

@@ -1,6 +1,6 @@
 """Where change streams come from."""
 
-from pusher.sources.consuming import Plan, load_client
+from pusher.sources.client import Plan, load_client
 from pusher.sources.exports import Formats
 from pusher.sources.kafka import KafkaSource
 from pusher.sources.letters import LetterFilter

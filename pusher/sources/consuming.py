@@ -10,23 +10,29 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pusher.changes import Converter, change_format_of
 from pusher.errors import InputError, PusherError, UsageError
 from pusher.model import Chunk, LiveState, Partition, Revocation
 from pusher.records import Record
-from pusher.sources.exports import Formats
+from pusher.sources.client import (
+    METADATA_S,
+    Plan,
+    consumer_properties,
+    load_client,
+    text_of,
+    topics_of,
+)
 from pusher.sources.handoff import Handoff
 from pusher.sources.topics import TopicAddress, redacted
-from pusher.sources.until import Bound, Until
+from pusher.sources.until import Bound
 from pusher.sources.values import chunks_of_records, chunks_of_values, empty_chunk
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
-__all__ = ["Consuming", "Plan", "load_client"]
+__all__ = ["Consuming"]
 
 FETCH_MAX = 4_000
 POLL_S = 0.1
@@ -35,52 +41,10 @@ PAUSE_AFTER_S = 1.0
 COMMIT_EVERY_S = 1.0
 LAG_EVERY_S = 1.0
 CONNECT_S = 30.0
-METADATA_S = 5.0
 LAST_COMMIT_S = 10.0
 LET_GO_SLACK_S = 5.0
 
-_INSTALL = "pip install 'ecomm-pusher[kafka]'"
-
 _log = logging.getLogger("pusher")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How topics are read.
-
-    Attributes:
-        properties: of librdkafka, besides those that the address gives.
-        group_protocol: "classic", or "consumer" (KIP-848).
-        group_instance: the member's fixed name, for static membership.
-        until: where to end; None is never.
-        drain_timeout_s: how long a revoked partition may wait for what is in flight.
-        max_line_bytes: a longer value is not kept.
-        formats: what the values hold, and what rows are.
-        joins: join the group; otherwise all partitions are read, from where the group is.
-    """
-
-    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
-    group_protocol: str = "classic"
-    group_instance: str | None = None
-    until: Until | None = None
-    drain_timeout_s: float = 30.0
-    max_line_bytes: int = 32 << 20
-    formats: Formats = field(default_factory=Formats)
-    joins: bool = True
-
-
-def load_client() -> Any:
-    """The client library.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        import confluent_kafka  # noqa: PLC0415 - only who reads a topic needs it
-    except ImportError as error:
-        raise UsageError(f"kafka://...: the Kafka client is not installed: {_INSTALL}") from error
-    return confluent_kafka
-
 
 Key = tuple[str, int]
 
@@ -106,6 +70,8 @@ class Consuming:
     ) -> None:
         self.settled: Mapping[Partition, int] = {}
         """Up to where each partition is settled; replaced as a whole."""
+        self.rested_after = 0
+        """So many of the chunks handed over are dealt with; what else there is, waits for more."""
         self.let_go = threading.Event()
         self.commit_trouble: str | None = None
         self._address = address
@@ -113,6 +79,7 @@ class Consuming:
         self._state = state
         self._handoff = handoff
         self._revoke = revoke
+        self._reset = consumer_properties(address, plan)["auto.offset.reset"]
         self._kafka: Any = None
         self._consumer: Any = None
         self._held: dict[Key, Partition] = {}
@@ -122,6 +89,8 @@ class Consuming:
         self._epoch = 0
         self._bound: Bound | None = None
         self._converter = Converter(change=plan.formats.change, mapping=plan.formats.mapping)
+        self._handed = 0  # Chunks.
+        self._fatal: str | None = None
         self._reads = True
         self._ends = threading.Event()
         self._refusal: str | None = None  # Why the brokers do not let us in.
@@ -161,10 +130,12 @@ class Consuming:
     def _start(self) -> None:
         self._kafka = kafka = load_client()
         try:
-            self._consumer = kafka.Consumer(self._properties(), logger=_client_log())
+            settings = consumer_properties(self._address, self._plan)
+            settings |= {"on_commit": self._on_commit, "error_cb": self._on_error}
+            self._consumer = kafka.Consumer(settings, logger=logging.getLogger("pusher.kafka"))
         except (kafka.KafkaException, ValueError, TypeError) as error:
-            raise UsageError(self._redacted(f"--kafka-config: {_text_of(error)}")) from error
-        topics = self._check_topics()
+            raise UsageError(self._redacted(f"--kafka-config: {text_of(error)}")) from error
+        topics = self._find_topics()
         if self._plan.until is not None:
             self._bound = Bound(self._plan.until, self._consumer, topics)
         if self._plan.joins:
@@ -177,67 +148,19 @@ class Consuming:
         else:
             self._take_all(topics)
 
-    def _properties(self) -> dict[str, Any]:
-        plan = self._plan
-        properties: dict[str, Any] = {
-            "client.id": "pusher",
-            "auto.offset.reset": "earliest",
-            # What the client reads ahead by itself is not in --memory, so it is kept small.
-            "queued.min.messages": 20_000,
-            "queued.max.messages.kbytes": 16_384,
-            "fetch.queue.backoff.ms": 50,
-        }
-        if plan.group_protocol == "classic":
-            properties["partition.assignment.strategy"] = "cooperative-sticky"
-        if plan.group_instance is not None:
-            properties["group.instance.id"] = plan.group_instance
-        properties |= plan.properties
-        return properties | {
-            "bootstrap.servers": self._address.brokers,
-            "group.id": self._address.group,
-            "group.protocol": plan.group_protocol,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "enable.partition.eof": True,
-            "on_commit": self._on_commit,
-            "error_cb": self._on_error,
-        }
-
-    def _check_topics(self) -> dict[str, list[int]]:
+    def _find_topics(self) -> dict[str, list[int]]:
         """The partitions of the topics that are meant, by name, once a broker answers."""
         deadline_s = time.monotonic() + CONNECT_S
-        metadata = None
-        while metadata is None:
+        while True:
             self._state.polled_at_s = time.monotonic()
             try:
-                metadata = self._consumer.list_topics(timeout=METADATA_S)
+                return topics_of(self._consumer, self._address)
             except self._kafka.KafkaException as error:
                 self._consumer.poll(0)  # Lets the client say what is wrong.
-                why = self._refusal or self._last_error or _text_of(error)
+                why = self._refusal or self._last_error or text_of(error)
                 if self._refusal or time.monotonic() > deadline_s or self._ends.is_set():
                     brokers = self._address.brokers
                     raise InputError(self._redacted(f"Kafka at {brokers}: {why}")) from error
-        for name in self._address.topics:
-            if not name.startswith("^"):
-                self._check_topic(name, metadata.topics.get(name))
-        found = {
-            name: sorted(topic.partitions)
-            for name, topic in metadata.topics.items()
-            if self._address.matches(name)
-        }
-        if not found:
-            _log.warning("no topic matches %s yet", self._address.name)
-        return found
-
-    def _check_topic(self, name: str, topic: Any) -> None:
-        brokers = self._address.brokers
-        if topic is None or (
-            topic.error is not None
-            and topic.error.code() == self._kafka.KafkaError.UNKNOWN_TOPIC_OR_PART
-        ):
-            raise UsageError(f"Kafka at {brokers} has no topic {name}, or does not show it to us")
-        if topic.error is not None:
-            raise InputError(f"Kafka at {brokers}: topic {name}: {topic.error.str()}")
 
     def _take_all(self, topics: Mapping[str, Iterable[int]]) -> None:
         """Read all partitions from where the group is, without joining it."""
@@ -258,6 +181,8 @@ class Consuming:
 
     def _turn(self) -> None:
         now_s = self._state.polled_at_s = time.monotonic()
+        if self._fatal is not None:
+            raise InputError(self._fatal)
         if now_s - self._committed_at_s >= COMMIT_EVERY_S:
             self._committed_at_s = now_s
             self._commit()
@@ -294,8 +219,10 @@ class Consuming:
             return [], {}
         held = dict(self._held)
         rest = self._consumer.consume(FETCH_MAX - 1, 0)
-        # What went or came meanwhile is told from what stayed by its epoch.
-        return [first, *rest], {**self._held, **held}
+        for key, partition in held.items():
+            if self._held.get(key, partition) is not partition:
+                raise InputError(f"{partition}: it was taken away and came back in one fetch")
+        return [first, *rest], {**self._held, **held}  # What went is not held any more.
 
     def _offer(self, chunk: Chunk) -> bool:
         """Hand a chunk over when there is room; false when nobody wants it."""
@@ -303,11 +230,14 @@ class Consuming:
             self._wait_for_room(chunk)
         if chunk.partition is not None and not self.holds(chunk.partition):
             return True  # It was taken away meanwhile: somebody else reads that again.
+        self._handed += 1
         return self._handoff.put(chunk)
 
     def _wait_for_room(self, chunk: Chunk | None = None) -> None:
         """Nothing is taken from us: keep our place in the group, and read nothing meanwhile."""
         while self._reads and not self._ends.is_set() and not self._handoff.has_room(0, chunk):
+            if self._fatal is not None:
+                raise InputError(self._fatal)
             self._serve()
             self._commit_if_due()
 
@@ -456,7 +386,12 @@ class Consuming:
         return [empty_chunk(partition, offset, self._lines.get(partition, 0) + 1)]
 
     def _is_over(self, bound: Bound) -> bool:
-        """Whether the whole group has got to where this run is to end."""
+        """Whether the whole group has got to where this run is to end.
+
+        What we have read must be dealt with: until then a partition may go, and come back.
+        """
+        if self.rested_after != self._handed:
+            return False
         own = {key: self._next.get(partition) for key, partition in self._held.items()}
         return self._state.has_joined and bound.is_reached(own, time.time())
 
@@ -483,7 +418,7 @@ class Consuming:
         for part in self._consumer.committed(parts, timeout=CONNECT_S):
             partition = self._held[part.topic, part.partition]
             if part.error is not None or part.offset < 0:
-                found.append((str(partition), str(self._properties()["auto.offset.reset"])))
+                found.append((str(partition), self._reset))
                 continue
             self._committed[partition] = part.offset
             found.append((str(partition), part.offset))
@@ -556,7 +491,7 @@ class Consuming:
                 return True
         except self._kafka.KafkaException as error:
             self._is_committing = False
-            self._commit_failed(_text_of(error))
+            self._commit_failed(text_of(error))
             return False
         return self._committed_now(done)
 
@@ -609,7 +544,7 @@ class Consuming:
 
     def _commit_last(self) -> None:
         deadline_s = time.monotonic() + LAST_COMMIT_S
-        while self._plan.joins and self._due(list(self._held.values())):
+        while self._plan.joins and not self._fatal and self._due(list(self._held.values())):
             if self._commit(waits=True):
                 continue
             if time.monotonic() > deadline_s:
@@ -625,8 +560,8 @@ class Consuming:
         self._last_error = self._redacted(error.str())
         if error.code() in {codes._AUTHENTICATION, codes._SSL, codes.SASL_AUTHENTICATION_FAILED}:  # noqa: SLF001
             self._refusal = self._last_error
-        if error.fatal():
-            self._last_error = self._fatal_text(error)
+        if error.fatal() or error.code() in {codes._FATAL, codes.FENCED_INSTANCE_ID}:  # noqa: SLF001
+            self._fatal = self._last_error = self._fatal_text(error)
         _log.warning("Kafka: %s", self._last_error)
 
     def _fatal_text(self, error: KafkaError) -> str:
@@ -643,14 +578,3 @@ class Consuming:
 
 def _names(partitions: Iterable[Partition]) -> str:
     return ", ".join(map(str, partitions))
-
-
-def _text_of(error: Exception) -> str:
-    """What a KafkaException wraps says more than it does itself."""
-    inner = error.args[0] if error.args else error
-    text = getattr(inner, "str", None)
-    return str(text()) if callable(text) else str(inner)
-
-
-def _client_log() -> logging.Logger:
-    return logging.getLogger("pusher.kafka")

@@ -17,7 +17,8 @@ import anyio.to_thread
 
 from pusher.errors import UsageError
 from pusher.model import Chunk, LiveState, Partition, Revocation
-from pusher.sources.consuming import Consuming, Plan
+from pusher.sources.client import Plan
+from pusher.sources.consuming import Consuming
 from pusher.sources.handoff import Handoff
 from pusher.sources.topics import TopicAddress
 
@@ -55,6 +56,7 @@ class KafkaSource:
         self._plan = plan
         self._consuming: Consuming | None = None
         self._thread: threading.Thread | None = None
+        self._taken = 0
         self._revocations: deque[Revocation] = deque()
         self._revoked = asyncio.Event()
 
@@ -90,6 +92,7 @@ class KafkaSource:
                     raise item
                 self.read_bytes += len(item.data)
                 yield item
+                self._taken += 1
                 handoff.let_in(item)
         finally:
             consuming.stop_reading()
@@ -103,6 +106,11 @@ class KafkaSource:
         """Everything before these offsets is settled; it is committed within about a second."""
         if self._consuming is not None:
             self._consuming.settled = dict(offsets)
+
+    def rest(self) -> None:
+        """All that was yielded is dealt with, as far as it can be: a bounded run may end there."""
+        if self._consuming is not None:
+            self._consuming.rested_after = self._taken
 
     async def next_revocation(self) -> Revocation:
         """Wait until partitions are taken away."""
