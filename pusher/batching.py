@@ -5,10 +5,10 @@ Keeps the order per object: a message waits while another batch carries its obje
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 
 from msgspec import UNSET
 
@@ -70,6 +70,8 @@ class Batcher:
         # Lanes with open messages, oldest first: dicts keep their order.
         self._open: dict[Lane, _OpenLane] = {}
         self._with_freed: dict[Lane, _OpenLane] = {}
+        # The chunk that is being added, and what of it is still to come.
+        self._adding: tuple[int, Iterator[object]] = (0, iter(()))
         self.lane_count = 0
         """Lanes that hold something, or whose objects are in flight."""
         self.waiting_count = 0
@@ -96,7 +98,9 @@ class Batcher:
         # the exact size is known, and kept, when a batch is encoded.
         counts_bytes = len(chunk.data) * batch_size > batch_bytes * len(messages)
         unset = UNSET
-        for message, origin in zip(messages, origins, strict=True):
+        rest = zip(messages, origins, strict=True)
+        self._adding = chunk.number, rest
+        for message, origin in rest:
             try:
                 lane = lanes[message.object_type][message.store_id]  # type: ignore[index]
             except KeyError:
@@ -190,6 +194,40 @@ class Batcher:
                     if number in chunk_numbers:
                         found.setdefault(number, {})[index] = message
         return found
+
+    def withdraw(self, chunk_numbers: Container[int]) -> Counter[int]:
+        """Forget the messages that came from these chunks and are not in a batch: how many.
+
+        That includes those of a chunk that is being added: `add` then yields no more of it.
+        """
+        gone: Counter[int] = Counter()
+        number, rest = self._adding
+        if number in chunk_numbers:
+            gone[number] = sum(1 for _ in rest)
+
+        def stays(origin: int) -> bool:
+            number, _ = place_of(origin)
+            gone[number] += number in chunk_numbers
+            return number not in chunk_numbers
+
+        for lane in [lane for by_store in self._lanes.values() for lane in by_store.values()]:
+            held = [stays(origin) for origin in lane.origins]
+            if not all(held):
+                lane.messages = list(compress(lane.messages, held))
+                lane.origins = list(compress(lane.origins, held))
+                lane.counted_bytes = sum(map(_size_of, lane.messages)) if lane.counted_bytes else 0
+                if not lane.messages:
+                    self._open.pop(lane.lane, None)
+            for external_id, queue in list(lane.waiting.items()):
+                kept = deque(entry for entry in queue if stays(entry[0]))
+                self.waiting_count -= len(queue) - len(kept)
+                lane.waiting[external_id] = kept
+                if not kept:
+                    del lane.waiting[external_id]
+                    lane.freed.discard(external_id)
+            if lane.is_idle:
+                self._forget(lane)
+        return +gone
 
     @property
     def has_turns(self) -> bool:

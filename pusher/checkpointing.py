@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
 
 import anyio
 import anyio.to_thread
@@ -13,8 +15,9 @@ from pusher.checkpoint import CheckpointFile
 from pusher.dead_letters import DeadLetters
 from pusher.errors import DiskError
 from pusher.model import Halt, HaltKind, Position
-from pusher.resuming import CheckpointState, encode
+from pusher.resuming import CheckpointState, decode, encode
 from pusher.sampling import Sample
+from pusher.sources import LineSource
 from pusher.stopping import Stopping
 from pusher.tally import Tally
 from pusher.watermark import Ledger
@@ -57,12 +60,12 @@ class Checkpointer:
         stopping: Stopping,
     ) -> None:
         self._file = file
-        self._run_id = run_id
+        self.run_id = run_id
         self._ledger = ledger
         self._tally = tally
         self._sample = sample
         self._dead_letters = dead_letters
-        self._admission = admission
+        self.admission = admission
         self._stopping = stopping
         self._is_to_rewind = earlier is not None and not earlier.complete
         self._earlier = earlier
@@ -82,6 +85,58 @@ class Checkpointer:
 
     def __repr__(self) -> str:
         return f"<Checkpointer of {self._file!r}>"
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        source: LineSource,
+        run_id: str,
+        *,
+        ledger: Ledger,
+        tally: Tally,
+        sample: Sample,
+        dead_letters: DeadLetters,
+        concurrency: int | None,
+        stopping: Stopping,
+    ) -> Self:
+        """Open a checkpoint, and let all of the run go on where an earlier one has ended.
+
+        Raises:
+            UsageError: the file is no checkpoint of this input, or in use.
+            DiskError: it cannot be read.
+        """
+        file = CheckpointFile(path)
+        data = file.open()
+        try:
+            earlier = decode(data, str(path)) if data else None
+            admission = Admission(concurrency, start=earlier.concurrency if earlier else None)
+            source.keep_fingerprints()
+            if earlier is not None:
+                if not earlier.complete:
+                    run_id = dead_letters.run_id = earlier.run_id
+                    sample.restore(earlier.sample, time.monotonic())
+                ledger.resume(earlier.positions, earlier.settled)
+                tally.resumed = earlier.settled
+                source.resume(earlier.positions)
+            return cls(
+                file,
+                earlier,
+                run_id,
+                ledger=ledger,
+                tally=tally,
+                sample=sample,
+                dead_letters=dead_letters,
+                admission=admission,
+                stopping=stopping,
+            )
+        except BaseException:
+            file.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
     @property
     def first_phase(self) -> int:
@@ -167,7 +222,7 @@ class Checkpointer:
     def _encoded(self, *, is_complete: bool) -> bytes:
         return encode(
             CheckpointState(
-                run_id=self._run_id,
+                run_id=self.run_id,
                 phase=self._phase,
                 start=dict(self._start),
                 positions=dict(self._ledger.positions),
@@ -176,7 +231,7 @@ class Checkpointer:
                 dead_letters=self._dead_letters.name,
                 dead_letters_from=self._letters_from,
                 sample=self._sample.memory(),
-                concurrency=self._admission.limit,
+                concurrency=self.admission.limit,
                 complete=is_complete,
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
 from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
-from pusher.sources import LineSource
+from pusher.sources import Formats, KafkaSource, LineSource, TopicAddress
 from pusher.tally import RejectedMax
 from pusher.transport import checked_url, is_loopback
 
@@ -43,6 +43,9 @@ class Settings:
     """For lines without `storeId`."""
     default_type: ObjectType | None = None
     """For lines without `objectType`."""
+
+    formats: Formats = field(default_factory=Formats)
+    """What is known of the inputs: their format, and what rows are."""
 
     batch_size: int = 200
     batch_bytes: int = 4 << 20
@@ -97,6 +100,8 @@ class Settings:
     confirm_rate: float | None = None
     """Status polls a second; None is 9 a second, or no limit on loopback."""
     confirm_timeout_s: float = 60.0
+    confirm_window_s: float = 300.0
+    """A run over topics confirms a sample of each stretch of so much time."""
 
     memory_bytes: int = 64 << 20
     """What messages that are not settled may take, with their requests; then reading waits."""
@@ -106,6 +111,10 @@ class Settings:
     checkpoint: Path | None = None
     """Where a later run goes on from; locked while in use."""
     dead_letters: Path = Path("pusher.dead.ndjson")
+    dead_letters_topic: TopicAddress | None = None
+    """Where dead letters go instead of the file."""
+    kafka_properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of librdkafka, for the topic of dead letters."""
     seed: int | None = None
     """For the choice of the sample, and for jitter; None takes a new one."""
 
@@ -138,6 +147,7 @@ class Settings:
             ("--connect-timeout", 0.001, self.connect_timeout_s),
             ("--drain-timeout", 0, self.drain_timeout_s),
             ("--confirm-timeout", 0, self.confirm_timeout_s),
+            ("--confirm-window", 1, self.confirm_window_s),
             ("--confirm", 0, self.confirm.count),
         ):
             if not value >= low:
@@ -153,14 +163,20 @@ class Settings:
             return self.confirm_rate
         return None if is_loopback(self.url) else STATUS_POLLS_PER_S
 
-    def check_source(self, source: LineSource) -> None:
+    def check_source(self, source: LineSource | KafkaSource) -> None:
         """See to it that nothing is written into what is read, nor two things into one file.
 
         Raises:
             UsageError: these settings do not suit the source.
         """
         if self.phases and not source.can_be_read_again:
-            raise UsageError("--phases reads its input once a phase, so it needs files, not a pipe")
+            raise UsageError(
+                "--phases reads its input once a phase, so it needs files, not a pipe or a topic"
+            )
+        if self.checkpoint is not None and self.dead_letters_topic is not None:
+            raise UsageError("--checkpoint needs --dead-letters: it takes back letters of a file")
+        if self.checkpoint is not None and isinstance(source, KafkaSource):
+            raise UsageError("--checkpoint is for files and pipes: a group keeps its own offsets")
         if not self.dead_letters.parent.is_dir():
             raise UsageError(f"--dead-letters: {self.dead_letters.parent} is not a directory")
         letters = self.dead_letters.resolve()

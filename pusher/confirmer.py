@@ -17,6 +17,8 @@ from aiolimiter import AsyncLimiter
 from pusher.model import Failure, Transport
 from pusher.protocol import decode_status, error_text, retry_after_s, status_paths
 from pusher.sampling import Sample, SampledObject
+from pusher.stopping import Stopping
+from pusher.windows import Windows
 
 __all__ = ["Confirmer"]
 
@@ -42,7 +44,7 @@ class Confirmer:
     def __init__(
         self,
         transport: Transport,
-        sample: Sample,
+        sample: Sample | Windows,
         *,
         rate: float | None,
         rng: random.Random,
@@ -64,6 +66,20 @@ class Confirmer:
         while self.trouble is None:
             await self._poll_due(deadline_s=None)
             await anyio.sleep(IDLE_S)
+
+    async def finish_unless(self, stopping: Stopping, timeout_s: float) -> bool:
+        """The same as `finish`, but false as well when the run is to end meanwhile."""
+        is_finished = False
+
+        async def give_up(waiting: anyio.CancelScope) -> None:
+            await stopping.reading_ended()
+            waiting.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(give_up, tasks.cancel_scope)
+            is_finished = await self.finish(timeout_s)
+            tasks.cancel_scope.cancel()
+        return is_finished
 
     async def finish(self, timeout_s: float) -> bool:
         """Poll until nothing is pending; false when the time was too short.

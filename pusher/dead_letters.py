@@ -23,7 +23,7 @@ from pusher.durability import replace_durably
 from pusher.errors import DiskError
 from pusher.model import Rejection
 
-__all__ = ["DeadLetters"]
+__all__ = ["DeadLetters", "letter_of"]
 
 _COPY_BYTES = 1 << 20
 
@@ -57,7 +57,7 @@ class DeadLetters:
             DiskError: they could not be written; none of them is in the file.
         """
         at = datetime.fromtimestamp(self._now_s(), UTC).isoformat(timespec="milliseconds")
-        data = b"".join(_letter(rejection, at, self.run_id) for rejection in rejections)
+        data = b"".join(letter_of(rejection, at, self.run_id) for rejection in rejections)
         async with self._turn:
             await anyio.to_thread.run_sync(self._append, data)
         self.written += len(rejections)
@@ -191,7 +191,8 @@ def _ends_inside_a_line(descriptor: int) -> bool:
     return os.pread(descriptor, 1, info.st_size - 1) != b"\n"
 
 
-def _letter(rejection: Rejection, at: str, run_id: str) -> bytes:
+def letter_of(rejection: Rejection, at: str, run_id: str) -> bytes:
+    """One dead letter, a JSON object with a line end."""
     letter: dict[str, object] = {
         "reason": rejection.reason,
         "detail": rejection.detail,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from codecs import utf_8_decode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import le
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from pusher.model import EMPTY_MAP, Chunk, ObjectType, Rejection, SyncMessage
+from pusher.model import EMPTY_MAP, Chunk, ObjectType, Problem, Rejection, SyncMessage
 
 __all__ = ["Decoded", "Decoder"]
 
@@ -34,6 +34,9 @@ _LOOSE_CHUNKS = 16
 """So many chunks are taken as they are after one that is not canonical throughout."""
 
 _PIECE_BYTES = 32 << 10
+
+_FILLED_MAX = 100_000
+"""So many objects are remembered with the time that was filled in."""
 
 _SEARCH_EVERY = 8
 _SEARCH_ALL_CHUNKS_UP_TO = 32
@@ -83,14 +86,6 @@ _FIELD_REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a line is not a sync message."""
-
-    reason: str
-    detail: str
-
-
 @dataclass(slots=True, eq=False)
 class Decoded:
     """What a chunk held. Every line that is not blank is a message or a rejection.
@@ -126,6 +121,7 @@ class Decoder:
         self._default_store = default_store
         self._default_type = default_type
         self._last_filled_ms = 0
+        self._filled_ms: dict[tuple[object, object, object], int] = {}
         self._chunks_seen = 0
         self._loose_chunks_left = 0
         self._decode_strictly: Callable[[bytes], list[Any]] = _decode_canonical_lines
@@ -138,7 +134,10 @@ class Decoder:
             return Decoded([], (), [_oversized(chunk)])
         decoded = self._decode_at_once(chunk) or self._decode_line_by_line(chunk)
         if not decoded.is_dated:
-            self._fill_changed_at(decoded.messages, read_at_ms)
+            if chunk.times_ms is None:
+                self._fill_changed_at(decoded.messages, read_at_ms)
+            else:
+                self._fill_from_times(decoded, chunk.times_ms, read_at_ms)
         self._look_for_oddities(chunk.data, decoded)
         return decoded
 
@@ -271,6 +270,22 @@ class Decoder:
             repeats[key] = repeat + 1
             message.changed_at = base_ms + repeat
         self._last_filled_ms = base_ms + max(repeats.values()) - 1
+
+    def _fill_from_times(self, decoded: Decoded, times_ms: Sequence[int], read_at_ms: int) -> None:
+        """Fill in when a message was produced: the same each time that it is read.
+
+        An object's next message gets a later time, as long as its last one is remembered.
+        """
+        filled_ms = self._filled_ms
+        for message, index in zip(decoded.messages, decoded.indexes, strict=True):
+            if message.changed_at is UNSET:
+                key = (message.store_id, message.object_type, message.external_object_id)
+                at_ms = times_ms[index] if times_ms[index] > 0 else read_at_ms
+                at_ms = max(at_ms, filled_ms.get(key, 0) + 1)
+                message.changed_at = filled_ms[key] = at_ms
+        if len(filled_ms) > _FILLED_MAX:
+            for old in list(filled_ms)[: _FILLED_MAX // 2]:
+                del filled_ms[old]
 
     def _look_for_oddities(self, data: bytes, decoded: Decoded) -> None:
         """Warn once of what the bridge takes and later fails on, or mis-dates.

@@ -69,6 +69,11 @@ class Dispatcher:
         return not self._under_way and not self._sender.keeps_back
 
     @property
+    def only_keeps_back(self) -> bool:
+        """Refusals are kept back, and nothing is under way that could show who is to blame."""
+        return not self._under_way and self._sender.keeps_back
+
+    @property
     def _is_full(self) -> bool:
         return self._under_way >= max(UNDER_WAY_MIN, 2 * self._admission.limit)
 

@@ -25,11 +25,16 @@ __all__ = [
     "Halt",
     "HaltKind",
     "Lane",
+    "LiveSource",
+    "LiveState",
     "ObjectType",
     "Parked",
+    "Partition",
     "Position",
+    "Problem",
     "Refusal",
     "Rejection",
+    "Revocation",
     "Source",
     "SyncMessage",
     "SyncMessages",
@@ -84,6 +89,14 @@ class Lane(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a line or a record is not a sync message."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """How far a source was read: everything before it can be checked when it is read again.
 
@@ -98,11 +111,28 @@ class Position:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition of a topic, for as long as it is ours once: its messages come in order.
+
+    `epoch` tells one time that we are assigned it from another.
+    """
+
+    topic: str
+    number: int
+    epoch: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.number}]"
+
+
 @dataclass(slots=True, eq=False)
 class Chunk:
     """Whole lines of one source, about 256 KiB, cut at a line end.
 
-    A chunk with `oversized_bytes` is one line over the limit: `data` has only its beginning.
+    A chunk with `oversized_bytes` is one line over the limit: `data` has only its beginning. In a
+    chunk of a live topic, a line is the value of one message, and `end.offset` is the offset of the
+    message behind it.
     """
 
     data: bytes
@@ -119,9 +149,27 @@ class Chunk:
     """Where it ends, when the source keeps fingerprints."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Lines that the source left out of `data` by rule, by reason."""
+    partition: Partition | None = None
+    """Of a live topic; None where all chunks are of one sequence."""
+    offsets: Sequence[int] | None = None
+    """Of each line, where `data` holds not what was read but what it stands for: its offset in the
+    source, or in its partition. Then no line is blank."""
+    line_numbers: Sequence[int] | None = None
+    """Of each line, with `offsets`; None where they are consecutive."""
+    times_ms: Sequence[int] | None = None
+    """When the messages were produced, epoch ms, as far as it is known; 0 or less is not."""
+    rejected: Sequence[Rejection] = ()
+    """What the source could make no line of."""
 
     def lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield (line number, offset, line without its end) for each line that is not blank."""
+        if self.offsets is not None:
+            values = self.data.split(b"\n") if self.offsets else []
+            numbers = self.line_numbers
+            if numbers is None:
+                numbers = range(self.first_line, self.first_line + len(values))
+            yield from zip(numbers, self.offsets, values, strict=True)
+            return
         offset = self.offset
         for line_number, line in enumerate(self.data.split(b"\n"), self.first_line):
             if line.strip(b" \t\r"):
@@ -341,7 +389,7 @@ class Rejection:
     status: int | None = None
     attempts: int = 0
     changed_at_ms: int | None = None
-    extra: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, int | str] = field(default_factory=dict)
     """More facts for the dead letter, such as the length of a line that was not kept whole."""
 
 
@@ -356,6 +404,66 @@ class Source(Protocol):
 
     def chunks(self) -> AsyncIterator[Chunk]:
         """Yield chunks in order until the end. Raises InputError when the input breaks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Partitions that are ours no longer. `is_lost`: somebody else may have them already."""
+
+    partitions: Sequence[Partition]
+    is_lost: bool
+
+
+@dataclass(slots=True, eq=False)
+class LiveState:
+    """What a live source knows of itself, for whoever watches it. Counts since the start."""
+
+    has_joined: bool = False
+    """It has been told which partitions are its own, if any."""
+    is_paused: bool = False
+    """It reads nothing at the moment, as what was read waits."""
+    polled_at_s: float = 0.0
+    """When it last asked the broker for something, on the monotonic clock."""
+    rebalances: int = 0
+    """Times that partitions came or went."""
+    assigned: int = 0
+    revoked: int = 0
+    lost: int = 0
+    """Partitions, each time that they came or went."""
+    commits: int = 0
+    commits_failed: int = 0
+    lags: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """Messages that are not committed yet, by topic and partition, of those that are ours."""
+
+
+class LiveSource(Source, Protocol):
+    """Topics that go on for ever, in partitions that come and go."""
+
+    state: LiveState
+
+    def holds(self, partition: Partition) -> bool:
+        """The partition is still ours, in the same epoch."""
+        ...
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Everything before these offsets is settled; it is committed soon."""
+        ...
+
+    def rest(self) -> None:
+        """All that was yielded is dealt with, as far as it can be: a bounded run may end there."""
+        ...
+
+    async def next_revocation(self) -> Revocation:
+        """Wait until partitions are taken away: the broker then waits for `let_go`."""
+        ...
+
+    def let_go(self) -> None:
+        """What was told by `commit` is all that will be settled of the revoked partitions."""
+        ...
+
+    async def close(self) -> str | None:
+        """Commit, and leave the group. Why the last commit failed, if it did."""
         ...
 
 

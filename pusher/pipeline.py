@@ -21,14 +21,15 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from pusher.admission import Admission
 from pusher.batching import Batcher
-from pusher.checkpoint import CheckpointFile
 from pusher.checkpointing import Checkpointer
+from pusher.committing import Committer
 from pusher.config import Settings
 from pusher.confirmer import Confirmer
 from pusher.dead_letters import DeadLetters
 from pusher.decoding import Decoder
 from pusher.dispatching import Dispatcher
 from pusher.errors import DiskError, InputError, UsageError
+from pusher.kafka_letters import TopicLetters
 from pusher.model import (
     ASSOCIATION_ORDER,
     OBJECT_TYPES,
@@ -41,31 +42,25 @@ from pusher.model import (
     Transport,
 )
 from pusher.preflight import preflight
-from pusher.progress import Watched
-from pusher.protocol import encode_messages, printable
-from pusher.report import PhaseReport, Report, compose_report
-from pusher.resuming import decode as decode_checkpoint
+from pusher.progress import Vitals, Watched
+from pusher.protocol import encode_messages
+from pusher.report import PhaseReport, Report, compose_report, why_parked
 from pusher.retrying import RetryPolicy
+from pusher.room import Room
 from pusher.sampling import Sample
 from pusher.selecting import Selection
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
-from pusher.sources import LineSource, open_source
+from pusher.sources import KafkaSource, LineSource, open_source
 from pusher.stopping import Stopping
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
 from pusher.watermark import Ledger
+from pusher.windows import Windows, confirmation_of
 
 __all__ = ["Pipeline", "push"]
 
 READ_AHEAD_CHUNKS = 0
-LARGE_CHUNK_BYTES = 1 << 20
-
-LANE_BYTES = 1_300
-"""What an open lane takes besides its messages; measured."""
-
-COUNTED_LANE_BYTES = 450
-"""What a lane's counters take, and that it is known to be taken."""
 
 STOP_GRACE_S = 5.0
 """How long requests under way may go on when the endpoint has turned out to be unusable."""
@@ -77,7 +72,7 @@ _log = logging.getLogger("pusher")
 
 
 async def push(
-    source: LineSource | str | Path | Sequence[str | Path],
+    source: LineSource | KafkaSource | str | Path | Sequence[str | Path],
     settings: Settings,
     *,
     transport: Transport | None = None,
@@ -97,8 +92,8 @@ async def push(
     """
     if isinstance(source, (str, Path)):
         source = [source]
-    if not isinstance(source, LineSource):
-        source = open_source(source, max_line_bytes=settings.max_line_bytes)
+    if not isinstance(source, (LineSource, KafkaSource)):
+        source = open_source(source, settings.max_line_bytes, formats=settings.formats)
     return await Pipeline(source, settings, transport=transport).run()
 
 
@@ -118,7 +113,7 @@ class Pipeline:
 
     def __init__(
         self,
-        source: LineSource,
+        source: LineSource | KafkaSource,
         settings: Settings,
         *,
         transport: Transport | None = None,
@@ -148,28 +143,62 @@ class Pipeline:
             bodies_tell_all=errand is None,
         )
         self._ledger = Ledger()
+        self._live = source if isinstance(source, KafkaSource) else None
         self._sample = Sample(settings.confirm, self._rng)
-        self._dead_letters = DeadLetters(settings.dead_letters, self.run_id, time.time)
+        self._windows = (
+            Windows(settings.confirm, self._rng, settings.confirm_window_s) if self._live else None
+        )
+        self._letters_file = DeadLetters(settings.dead_letters, self.run_id, time.time)
+        self._letters_topic = TopicLetters.of(
+            settings.dead_letters_topic, settings.kafka_properties, self.run_id, time.time
+        )
+        self._dead_letters = self._letters_topic or self._letters_file
         self._admission = Admission(settings.concurrency)
         self._settlement = Settlement(
             ledger=self._ledger,
             tally=self.tally,
             batcher=self._batcher,
-            sample=self._sample,
+            sample=self._windows or self._sample,
             dead_letters=None if settings.dry_run else self._dead_letters,
             stopping=self.stopping,
             errand=errand,
             rejected_max=settings.max_rejected,
             remembers_last=settings.phases,
         )
+        self._room = Room(
+            ledger=self._ledger,
+            batcher=self._batcher,
+            tally=self.tally,
+            settlement=self._settlement,
+            stopping=self.stopping,
+            memory_bytes=settings.memory_bytes,
+            batch_bytes=settings.batch_bytes,
+        )
         self._checkpointer: Checkpointer | None = None
+        self._committer = Committer.of(
+            self._live, self._ledger, self._batcher, self.tally, settings.drain_timeout_s
+        )
         self._parked: Mapping[Lane, str] = {}
         self._unusable: UsageError | None = None
         self._phases: list[PhaseReport] = []
         self._warnings: list[str] = []
-        self._large_bytes = 0  # What the longest line so far takes in all.
         self._is_complete = False
         self._started_s = 0.0
+
+    def vitals(self) -> Vitals:
+        """How the run is at the moment."""
+        ledger, read_at_s = self._ledger, self._ledger.oldest_read_at_s
+        return Vitals(
+            tally=self.tally,
+            pending=ledger.pending,
+            parked=ledger.parked,
+            held_bytes=ledger.held_bytes,
+            in_flight_limit=self._admission.limit,
+            watermark_age_s=0.0 if read_at_s is None else time.monotonic() - read_at_s,
+            confirmation=confirmation_of(self._windows or self._sample, None),
+            is_reading=self.view.is_reading and not self.stopping.is_reading_over,
+            live=self._live.state if self._live is not None else None,
+        )
 
     async def run(self) -> Report:
         """Push, confirm and report.
@@ -180,21 +209,46 @@ class Pipeline:
         self._started_s = time.monotonic()
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
-            if self._settings.checkpoint is not None:
-                self._open_checkpoint(self._settings.checkpoint, stack)
+            if self._settings.checkpoint is not None and isinstance(self.source, LineSource):
+                keeper = Checkpointer.open(
+                    self._settings.checkpoint,
+                    self.source,
+                    self.run_id,
+                    ledger=self._ledger,
+                    tally=self.tally,
+                    sample=self._sample,
+                    dead_letters=self._letters_file,
+                    concurrency=self._settings.concurrency,
+                    stopping=self.stopping,
+                )
+                stack.callback(keeper.close)
+                self._checkpointer, self.run_id = keeper, keeper.run_id
+                self._admission = keeper.admission
             transport = self._transport
             if transport is None:
-                transport = await stack.enter_async_context(self._http_transport())
+                transport = await stack.enter_async_context(
+                    HttpTransport(self._settings.url, **self._settings.transport_options())
+                )
             confirmer = Confirmer(
-                transport, self._sample, rate=self._settings.status_rate, rng=self._rng
+                transport,
+                self._windows or self._sample,
+                rate=self._settings.status_rate,
+                rng=self._rng,
             )
             async with anyio.create_task_group() as beside:
                 if not self._settings.confirm.is_none:
                     beside.start_soon(confirmer.watch)
+                    if self._windows is not None:
+                        beside.start_soon(self._windows.keep)
                 if self._checkpointer is not None and not self._settings.dry_run:
                     beside.start_soon(self._checkpointer.keep)
+                if self._checkpointer is not None or self._live is not None:
+                    self._room.max_lag_bytes = self._settings.max_lag_bytes
+                if self._committer is not None and not self._settings.dry_run:
+                    beside.start_soon(self._committer.keep)
                 if await self._is_welcome(transport):
                     await self._push(transport, confirmer)
+                await self._leave()
                 beside.cancel_scope.cancel()
             if self._unusable is not None:
                 raise self._unusable
@@ -204,41 +258,27 @@ class Pipeline:
             halt = await self._last_checkpoint(halt)
         return self._report(halt, pushed_s, confirmer.trouble)
 
-    def _http_transport(self) -> HttpTransport:
-        return HttpTransport(self._settings.url, **self._settings.transport_options())
-
-    def _open_checkpoint(self, path: Path, stack: AsyncExitStack) -> None:
-        """Go on where an earlier run has ended, if there was one."""
-        file = CheckpointFile(path)
-        data = file.open()
-        stack.callback(file.close)
-        earlier = decode_checkpoint(data, str(path)) if data else None
-        self.source.keep_fingerprints()
-        if earlier is not None:
-            if not earlier.complete:
-                self.run_id = self._dead_letters.run_id = earlier.run_id
-                self._sample.restore(earlier.sample, time.monotonic())
-            self._ledger.resume(earlier.positions, earlier.settled)
-            self._admission = Admission(self._settings.concurrency, start=earlier.concurrency)
-            self.tally.resumed = earlier.settled
-            self.source.resume(earlier.positions)
-        self._checkpointer = Checkpointer(
-            file,
-            earlier,
-            self.run_id,
-            ledger=self._ledger,
-            tally=self.tally,
-            sample=self._sample,
-            dead_letters=self._dead_letters,
-            admission=self._admission,
-            stopping=self.stopping,
-        )
+    async def _leave(self) -> None:
+        """Commit what a live source has delivered, and leave its group, before the confirmation."""
+        if self._committer is not None:
+            trouble = await self._committer.finish()
+            if trouble is not None:
+                self._is_complete = False
+                self.stopping.end_sending(Halt(HaltKind.STOPPED, f"{self.source.name}: {trouble}"))
 
     async def _is_welcome(self, transport: Transport) -> bool:
         """Prove the address and the credentials before the first message."""
         settings = self._settings
+        try:
+            if self._letters_topic is not None and not settings.dry_run:
+                await self._letters_topic.check()
+        except UsageError as error:
+            self._unusable = error
+            return False
+        except DiskError as error:
+            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
         if settings.dry_run or not settings.preflight:
-            return True
+            return not self.stopping.is_reading_over
         self.view.stage = "preflight"
         reason: str | None = None
         async with anyio.create_task_group() as tasks:
@@ -265,13 +305,13 @@ class Pipeline:
             rng=self._rng,
             route=self._errand,
         )
-        self._parked = sender.parked
+        self._parked = self._room.parked = sender.parked
         phases = ASSOCIATION_ORDER if settings.phases else (frozenset(OBJECT_TYPES),)
         first_phase = keeper.first_phase if keeper else 1
         for number, object_types in enumerate(phases, 1):
             if number < first_phase:
                 continue
-            if number > first_phase and keeper is not None:
+            if number > first_phase and keeper is not None and isinstance(self.source, LineSource):
                 keeper.begin_phase(number)
                 self.source.resume(keeper.start)
             self.view.stage = f"phase {number} of {len(phases)}" if settings.phases else "pushing"
@@ -383,19 +423,19 @@ class Pipeline:
                         except anyio.EndOfStream:
                             break
                     if chunk is not None:
-                        if (
-                            len(chunk.data) > LARGE_CHUNK_BYTES
-                        ):  # It is held twice once it is encoded.
-                            self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
-                            await self._make_room(dispatcher, 2 * len(chunk.data))
+                        await self._room.make_for(chunk, dispatcher)
                         await self._take_in(chunk, dispatcher, selection, is_first=is_first)
                         last_chunk_s = time.monotonic()
                     now_s = time.monotonic()
                     await dispatcher.send_all(batcher.turns(now_s))
                     if now_s - last_chunk_s >= settings.linger_s:
                         await dispatcher.send_all(batcher.drain())
+                        if self._is_to_judge(dispatcher):
+                            await dispatcher.next_settlement()
+                        if self._live is not None and self._is_at_rest(dispatcher):
+                            self._live.rest()
                     await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
-                    await self._make_room(dispatcher)
+                    await self._room.make(dispatcher)
             await self._send_rest(dispatcher)
 
     async def _send_rest(self, dispatcher: Dispatcher) -> None:
@@ -409,6 +449,16 @@ class Pipeline:
             if not batcher.has_turns:
                 await dispatcher.next_settlement()
 
+    def _is_to_judge(self, dispatcher: Dispatcher) -> bool:
+        """A topic may stay quiet for ever: what is kept back cannot wait for its end."""
+        return self._live is not None and dispatcher.only_keeps_back and self.tally.delivered > 0
+
+    def _is_at_rest(self, dispatcher: Dispatcher) -> bool:
+        """All that was read is settled, but for what only the end of the run decides on."""
+        batcher = self._batcher
+        has_any = batcher.open_lane_count or batcher.waiting_count or batcher.has_turns
+        return not has_any and (dispatcher.is_idle or dispatcher.only_keeps_back)
+
     def _patience_s(self, idle_s: float) -> float | None:
         """How long to wait for the next chunk before something else is to be done."""
         batcher, settings = self._batcher, self._settings
@@ -416,7 +466,7 @@ class Pipeline:
             return TURN_CHECK_S
         opened_at_s = batcher.oldest_opened_at_s
         if opened_at_s is None:
-            return None
+            return settings.linger_s if self._live is not None else None
         age_s = time.monotonic() - opened_at_s
         return max(0.0, min(settings.linger_s - idle_s, settings.max_age_s - age_s))
 
@@ -424,13 +474,16 @@ class Pipeline:
         self, chunk: Chunk, dispatcher: Dispatcher, selection: Selection, *, is_first: bool
     ) -> None:
         """Decode a chunk and add it to the lanes; reject what is no message, in the first pass."""
-        self._ledger.admit(chunk)
+        if not self._is_ours(chunk):
+            return
+        self._ledger.admit(chunk, time.monotonic())
         decoded = self._decoder.decode(chunk, int(time.time() * 1000))
         selected = selection.select(decoded.messages, decoded.indexes)
         skipped = selected.skipped
         rejections: list[Rejection] = []
         if is_first:
-            rejections = decoded.rejections
+            rejections = [*chunk.rejected, *decoded.rejections]
+            chunk.rejected = ()  # A chunk may be held for long.
             skipped.update(chunk.skipped)
             for warning in decoded.warnings:
                 self._warn(f"{chunk.source}, line {chunk.first_line} or after: {warning}", warning)
@@ -439,47 +492,21 @@ class Pipeline:
         self.tally.skipped_by_reason.update(skipped)
         self._ledger.expect(chunk, open_count, skipped=skipped_count, is_whole=selected.is_whole)
         await self._settlement.reject(chunk, rejections)
+        if not self._is_ours(chunk) and self._committer is not None:
+            self._committer.withdraw(
+                {chunk.number: len(selected.messages)} if selected.messages else {}
+            )
+            return
         added = self._batcher.add(selected.messages, selected.indexes, chunk, time.monotonic())
         await dispatcher.send_all(added)
+
+    def _is_ours(self, chunk: Chunk) -> bool:
+        """Not so where a partition was taken away since: its next owner reads that again."""
+        return self._live is None or chunk.partition is None or self._live.holds(chunk.partition)
 
     def _warn(self, logged: str, reported: str | None = None) -> None:
         self._warnings.append(reported or logged)
         _log.warning("%s", logged)
-
-    async def _make_room(self, dispatcher: Dispatcher, wanted_bytes: int = 0) -> None:
-        """Wait while more is held than allowed; let the oldest open lanes go meanwhile."""
-        batcher = self._batcher
-        if self._is_short(dispatcher, wanted_bytes):
-            self._settlement.copy_out(self._settings.memory_bytes)
-        while (is_short := self._is_short(dispatcher, wanted_bytes)) or self._is_behind():
-            if self.stopping.is_sending_over:
-                return
-            await dispatcher.send_all(batcher.turns(time.monotonic()))
-            if batcher.open_lane_count:
-                await dispatcher.send_all(batcher.oldest())
-            elif not dispatcher.is_idle:
-                await dispatcher.next_settlement()
-            elif not batcher.has_turns:
-                if not is_short and self._ledger.parked:
-                    reason = f"{self._why_parked()}; --max-lag is reached"
-                    self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
-                return
-
-    def _is_short(self, dispatcher: Dispatcher, wanted_bytes: int) -> bool:
-        """With what is wanted, and a batch that is being made, `--memory` does not suffice."""
-        settings = self._settings
-        wanted_bytes += min(settings.batch_bytes, settings.memory_bytes // 4)
-        # Where one long line came, the next one may be under way, out of sight of the ledger.
-        wanted_bytes = max(wanted_bytes, min(self._large_bytes, settings.memory_bytes // 2))
-        held_bytes = self._ledger.held_bytes + self._batcher.lane_count * LANE_BYTES
-        held_bytes += len(self.tally.lanes) * COUNTED_LANE_BYTES
-        return held_bytes + dispatcher.bodies_bytes + wanted_bytes > settings.memory_bytes
-
-    def _is_behind(self) -> bool:
-        """A rerun would have to repeat more than `--max-lag` allows."""
-        if self._checkpointer is None:
-            return False
-        return self._ledger.lag_bytes > self._settings.max_lag_bytes
 
     async def _gate(
         self,
@@ -498,7 +525,9 @@ class Pipeline:
         if not is_last:
             self.view.stage = "waiting for processing"
             self._sample.keep_last()
-            is_processed = await self._finish(confirmer)
+            is_processed = await confirmer.finish_unless(
+                self.stopping, self._settings.confirm_timeout_s
+            )
             if not is_processed and self.stopping.halt is None:
                 types = " and ".join(sorted(object_types))
                 warning = f"{types} were not seen processed in time; the next phase begins anyway"
@@ -513,16 +542,8 @@ class Pipeline:
             self._sample.clear()
         elif self._is_complete and self.stopping.halt is None:
             self.view.stage = "confirming"
-            await self._finish(confirmer)
+            await confirmer.finish_unless(self.stopping, self._settings.confirm_timeout_s)
         self.view.stage = "done"
-
-    async def _finish(self, confirmer: Confirmer) -> bool:
-        is_finished = False
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_reading, tasks.cancel_scope)
-            is_finished = await confirmer.finish(self._settings.confirm_timeout_s)
-            tasks.cancel_scope.cancel()
-        return is_finished
 
     def _verdict(self) -> Halt | None:
         """Why the run counts as stopped, if it does."""
@@ -531,7 +552,7 @@ class Pipeline:
             return self.stopping.halt
         settled = tally.read + tally.resumed
         if ledger.parked:
-            return Halt(HaltKind.STOPPED, self._why_parked())
+            return Halt(HaltKind.STOPPED, why_parked(self._parked, self._ledger.parked))
         self._settlement.check_rejected()
         if self.stopping.halt is not None and self.stopping.halt.kind is HaltKind.STOPPED:
             return self.stopping.halt
@@ -539,17 +560,6 @@ class Pipeline:
             reason = f"the input ended with {settled:,} messages, not {settings.expect:,}"
             return Halt(HaltKind.STOPPED, reason)
         return None
-
-    def _why_parked(self) -> str:
-        lanes, count = self._parked, self._ledger.parked
-        lane = next(iter(lanes))
-        which = f"{printable(lane.store_id)} {lane.object_type}"
-        if len(lanes) > 1:
-            which += f" and {len(lanes) - 1:,} more"
-        return (
-            f"{count:,} messages of {which} are left out,"
-            f" as nothing of that store and type is accepted: {lanes[lane]}"
-        )
 
     async def _last_checkpoint(self, halt: Halt | None) -> Halt | None:
         """Write it, and say why the run counts as stopped, which it does when that fails."""
@@ -572,8 +582,7 @@ class Pipeline:
             run_id=self.run_id,
             tally=tally,
             pending=pending,
-            sample=self._sample,
-            trouble=trouble,
+            confirmation=confirmation_of(self._windows or self._sample, trouble),
             halt=halt,
             rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,

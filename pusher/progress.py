@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import anyio
 
-from pusher.model import Source
+from pusher.model import LiveState, Source
+from pusher.report import Confirmation
 from pusher.tally import Tally
 
-__all__ = ["Watched", "is_live_terminal", "show_bar", "show_lines"]
+__all__ = ["Vitals", "Watched", "is_live_terminal", "show_bar", "show_lines"]
 
 LINE_EVERY_S = 5.0
 BAR_EVERY_S = 0.2
@@ -37,11 +38,32 @@ class Watched:
     """How often the input is read: once a phase."""
 
     @property
+    def is_reading(self) -> bool:
+        """The run is past its start, and not at its end."""
+        return self.stage not in {"starting", "preflight", "done"}
+
+    @property
     def share_read(self) -> float | None:
         """The part of the input that has been read, where its size is known."""
         if not self.source.size_bytes:
             return None
         return min(1.0, self.source.read_bytes / (self.source.size_bytes * self.passes))
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How a run is at one moment. `live` is None where files or pipes are read."""
+
+    tally: Tally
+    pending: int
+    parked: int
+    held_bytes: int
+    in_flight_limit: int
+    watermark_age_s: float
+    """Since the oldest message was read that is not settled; 0 where all are."""
+    confirmation: Confirmation
+    is_reading: bool
+    live: LiveState | None
 
 
 class _Rate:

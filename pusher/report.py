@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
-from pusher.model import Halt, HaltKind
+from pusher.model import Halt, HaltKind, Lane
+from pusher.protocol import printable
 from pusher.sampling import Sample, SampleState
 from pusher.tally import Tally
 
@@ -27,6 +29,7 @@ __all__ = [
     "latency_of",
     "outcome_of",
     "requests_of",
+    "why_parked",
 ]
 
 LANES_MAX = 1_000
@@ -179,6 +182,23 @@ def outcome_of(
     return outcome, EXIT_CODES[outcome]
 
 
+def why_parked(lanes: Mapping[Lane, str], count: int) -> str:
+    """Say which messages are given up.
+
+    Args:
+        lanes: those that nothing is accepted of; the first with what the endpoint said.
+        count: their messages.
+    """
+    lane = next(iter(lanes))
+    which = f"{printable(lane.store_id)} {lane.object_type}"
+    if len(lanes) > 1:
+        which += f" and {len(lanes) - 1:,} more"
+    return (
+        f"{count:,} messages of {which} are left out,"
+        f" as nothing of that store and type is accepted: {lanes[lane]}"
+    )
+
+
 def confirmation_of(sample: Sample, detail: str | None) -> Confirmation:
     """Count the samples' states."""
     counts: Counter[SampleState] = Counter()
@@ -263,8 +283,7 @@ def compose_report(
     run_id: str,
     tally: Tally,
     pending: int,
-    sample: Sample,
-    trouble: str | None,
+    confirmation: Confirmation,
     halt: Halt | None,
     rejected_earlier: int,
     bytes_read: int,
@@ -282,8 +301,7 @@ def compose_report(
         run_id: of the run.
         tally: its counters.
         pending: messages that were read and are not settled.
-        sample: what was to be confirmed.
-        trouble: why nothing can be confirmed, where the endpoint does not show it.
+        confirmation: of the sample.
         halt: why the run counts as stopped or interrupted.
         rejected_earlier: by the runs that this one goes on from.
         bytes_read: input bytes.
@@ -295,7 +313,6 @@ def compose_report(
         dead_letters: the file of the dead letters, where any were written.
         checkpoint: the file from which a later run can go on.
     """
-    confirmation = confirmation_of(sample, trouble)
     outcome, exit_code = outcome_of(
         halt,
         is_complete=halt is None,

@@ -277,10 +277,13 @@ class Sample:
 
     def failure_rate_upper_bound(self) -> float | None:
         """The 95 % upper bound of the failure rate; what is not confirmed counts as failed."""
-        if not self._slots:
-            return None
+        slots, bad = self.reservoir_counts()
+        return upper_bound_95(bad, slots) if slots else None
+
+    def reservoir_counts(self) -> tuple[int, int]:
+        """The places of the reservoir, and how many of them are not confirmed."""
         bad = sum(member.state is not SampleState.CONFIRMED for member in self._slots)
-        return upper_bound_95(bad, len(self._slots))
+        return len(self._slots), bad
 
     def _picks(self, named: _Named) -> list[Accepted]:
         """The last message of a batch, and a few others."""

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pusher.batching import Batcher
 from pusher.dead_letters import DeadLetters
 from pusher.errors import DiskError
+from pusher.kafka_letters import TopicLetters
 from pusher.model import (
     Batch,
     Chunk,
@@ -26,6 +27,7 @@ from pusher.sender import Errand, Outcome
 from pusher.stopping import Stopping
 from pusher.tally import RejectedMax, Tally
 from pusher.watermark import Ledger
+from pusher.windows import Windows
 
 __all__ = ["Settlement"]
 
@@ -59,8 +61,8 @@ class Settlement:
         ledger: Ledger,
         tally: Tally,
         batcher: Batcher,
-        sample: Sample,
-        dead_letters: DeadLetters | None,
+        sample: Sample | Windows,
+        dead_letters: DeadLetters | TopicLetters | None,
         stopping: Stopping,
         errand: Errand | None = None,
         rejected_max: RejectedMax | None = None,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from pusher.model import Lane
 
@@ -19,6 +22,7 @@ class LatencyHistogram:
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
         self._total = 0
+        self.sum_s = 0.0
         self.max_s = 0.0
 
     def add(self, latency_s: float) -> None:
@@ -27,6 +31,7 @@ class LatencyHistogram:
         shift = max(0, value_us.bit_length() - 11)
         self._counts[value_us >> shift << shift] += 1
         self._total += 1
+        self.sum_s += latency_s
         self.max_s = max(self.max_s, latency_s)
 
     def percentile_ms(self, percent: float) -> float | None:
@@ -40,6 +45,19 @@ class LatencyHistogram:
             if seen >= wanted:
                 return round(min(value_us / 1e3, self.max_s * 1e3), 3)
         return round(self.max_s * 1e3, 3)
+
+    def up_to(self, bounds_s: Sequence[float]) -> list[int]:
+        """How many latencies lie at or below each of these ascending bounds, to 0.1 %."""
+        bounds_us = [bound_s * 1e6 for bound_s in bounds_s]
+        counts = [0] * (len(bounds_us) + 1)
+        for value_us, count in self._counts.items():
+            counts[bisect_left(bounds_us, value_us)] += count
+        return list(accumulate(counts))[:-1]
+
+    @property
+    def count(self) -> int:
+        """How many latencies were counted."""
+        return self._total
 
     @property
     def max_ms(self) -> float | None:
@@ -87,6 +105,8 @@ class Tally:
     rejected: int = 0
     resumed: int = 0
     """Messages that an earlier run had settled; they are not in `read`."""
+    withdrawn: int = 0
+    """Messages that were read and given back, as their partition was taken away; not in `read`."""
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
     skipped_by_reason: Counter[str] = field(default_factory=Counter)
     lanes: dict[Lane, LaneTally] = field(default_factory=dict)

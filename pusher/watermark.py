@@ -1,7 +1,7 @@
 """Which chunks are settled: the highest position with no gap before it, and what is still held.
 
 Acknowledging is counting: a chunk is done when it was read to its end and none of its messages is
-open. No clock, no I/O.
+open. Each partition of a live topic has a watermark of its own. No clock, no I/O.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pusher.model import Chunk, Position, place_of
+from pusher.model import Chunk, Partition, Position, place_of
 
 __all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger", "Line"]
 
@@ -35,6 +35,8 @@ class _Entry:
     source: str
     end: Position | None
     read_bytes: int
+    read_at_s: float
+    queue: _Queue
     message_count: int = 0
     open_count: int = 0
     parked_count: int = 0
@@ -54,11 +56,20 @@ class _Entry:
         return sum(len(line) + _LINE_OVERHEAD_BYTES for _, _, line in self.lines.values())
 
 
+@dataclass(slots=True, eq=False)
+class _Queue:
+    """The chunks of one sequence, from its watermark on."""
+
+    partition: Partition | None
+    entries: deque[_Entry] = field(default_factory=deque)
+
+
 class Ledger:
     """Every message that was read and is not settled yet, counted per chunk."""
 
     def __init__(self) -> None:
-        self._queue: deque[_Entry] = deque()  # From the watermark on.
+        self._queues: dict[Partition | None, _Queue] = {}
+        self._beyond = 0  # Chunks beyond their watermark.
         self._open: dict[int, _Entry] = {}
         self._next_number = 1
         self.pending = 0
@@ -67,6 +78,8 @@ class Ledger:
         """Those of them that are given up for this run; nothing is held of them."""
         self.positions: dict[str, Position] = {}
         """How far each source is settled without a gap."""
+        self.offsets: dict[Partition, int] = {}
+        """The same of live topics: the first offset of each partition that is not settled."""
         self.settled = 0
         """Messages before these positions, also of earlier runs."""
         self.lag_bytes = 0
@@ -76,14 +89,18 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger {self.pending} pending in {len(self._open)} chunks>"
 
-    def admit(self, chunk: Chunk) -> None:
+    def admit(self, chunk: Chunk, read_at_s: float = 0.0) -> None:
         """Number a chunk that was just read; it stays open at least until `expect` is called."""
         chunk.number = self._next_number
         self._next_number += 1
         size = len(chunk.data)
-        entry = _Entry(chunk, chunk.source, chunk.end, size)
+        queue = self._queues.get(chunk.partition)
+        if queue is None:
+            queue = self._queues[chunk.partition] = _Queue(chunk.partition)
+        entry = _Entry(chunk, chunk.source, chunk.end, size, read_at_s, queue)
         self._open[chunk.number] = entry
-        self._queue.append(entry)
+        queue.entries.append(entry)
+        self._beyond += 1
         self.lag_bytes += size
         self._chunk_bytes += entry.held_bytes
 
@@ -173,7 +190,51 @@ class Ledger:
     @property
     def watermark(self) -> int:
         """The number of the last chunk that is done with all before it; 0 at the start."""
-        return self.admitted - len(self._queue)
+        return self.admitted - self._beyond
+
+    @property
+    def oldest_read_at_s(self) -> float | None:
+        """When the oldest chunk was read that is not settled; None when all are."""
+        return min(
+            (queue.entries[0].read_at_s for queue in self._queues.values() if queue.entries),
+            default=None,
+        )
+
+    def chunks_of(self, partition: Partition) -> set[int]:
+        """The numbers of the chunks of a partition with open messages."""
+        return {
+            number
+            for number, entry in self._open.items()
+            if entry.queue.partition == partition and entry.open_count
+        }
+
+    def open_in(self, partition: Partition) -> int:
+        """How many messages of a partition are open, those that are given up aside."""
+        queue = self._queues.get(partition)
+        return sum(entry.open_count for entry in queue.entries) if queue is not None else 0
+
+    def withdraw(self, counts: Mapping[int, int]) -> None:
+        """Take off messages that somebody else will read again: by chunk number.
+
+        The watermark never passes these chunks.
+        """
+        for number, count in counts.items():
+            entry = self._open[number]
+            entry.open_count -= count
+            entry.message_count -= count
+            entry.is_whole = False
+            self.pending -= count
+            if not entry.open_count:
+                self._close(number)
+
+    def forget(self, partition: Partition) -> None:
+        """A partition is somebody else's: what is settled of it from now on moves no watermark."""
+        queue = self._queues.pop(partition, None)
+        self.offsets.pop(partition, None)
+        if queue is not None:
+            self._beyond -= len(queue.entries)
+            self.lag_bytes -= sum(entry.read_bytes for entry in queue.entries)
+            queue.entries.clear()
 
     def resume(self, positions: Mapping[str, Position], settled: int) -> None:
         """Go on from where an earlier run has settled so many messages."""
@@ -187,10 +248,14 @@ class Ledger:
         entry = self._open.pop(number)
         self._chunk_bytes -= entry.held_bytes
         entry.chunk, entry.lines = None, {}
-        queue = self._queue
-        while queue and queue[0].is_done:
-            done = queue.popleft()
+        queue = entry.queue
+        while queue.entries and queue.entries[0].is_done:
+            done = queue.entries.popleft()
+            self._beyond -= 1
             self.lag_bytes -= done.read_bytes
             self.settled += done.message_count
             if done.end is not None:
-                self.positions[done.source] = done.end
+                if queue.partition is None:
+                    self.positions[done.source] = done.end
+                else:
+                    self.offsets[queue.partition] = done.end.offset

@@ -20,17 +20,23 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "batching",
+                "changes",
                 "decoding",
+                "detecting",
+                "envelopes",
                 "generating",
                 "isolating",
+                "mapping",
                 "protocol",
                 "proxying",
                 "refreshing",
                 "pacing",
+                "records",
                 "resuming",
                 "retrying",
                 "sampling",
                 "selecting",
+                "showing",
                 "tally",
                 "watermark",
             }
@@ -44,6 +50,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "dead_letters",
                 "durability",
                 "import_state",
+                "kafka_letters",
                 "sources",
                 "tls",
                 "transport",
@@ -57,20 +64,24 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {
                 "admission",
                 "checkpointing",
+                "committing",
                 "confirmer",
                 "dispatching",
+                "metrics",
                 "patience",
                 "preflight",
                 "progress",
                 "report",
+                "room",
                 "sender",
                 "settling",
                 "stopping",
+                "windows",
             }
         ),
     ),
     ("config", frozenset({"config"})),
-    ("the house", frozenset({"client", "importing", "pipeline"})),
+    ("the house", frozenset({"client", "importing", "monitor", "pipeline"})),
     ("front door", frozenset({"", "__main__", "cli"})),
 )
 STILL_ROOMS = LAYERS[3][1]
@@ -95,7 +106,8 @@ NOT_IN_A_STILL_ROOM = frozenset(
         "time",
     }
 )
-TALKS_HTTP = {"transport", "webhook"}
+TALKS_HTTP = {"monitor", "transport", "webhook"}
+KNOWS_KAFKA = {"kafka_letters", "sources.client", "sources.consuming", "sources.until"}
 MAY_IMPORT_THE_BRIDGE = {"cli.bridge", "cli.demo"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "core"}
 
@@ -248,6 +260,11 @@ def test_a_still_room_opens_and_prints_nothing(module: str) -> None:
 @pytest.mark.parametrize("module", [name for name in PUSHING if name not in TALKS_HTTP])
 def test_only_the_doors_to_the_network_know_aiohttp(module: str) -> None:
     assert not outer_imports(module) & {"aiohttp", "yarl"}
+
+
+@pytest.mark.parametrize("module", [name for name in PUSHING if name not in KNOWS_KAFKA])
+def test_only_the_doors_to_kafka_know_its_client(module: str) -> None:
+    assert "confluent_kafka" not in outer_imports(module)
 
 
 @pytest.mark.parametrize("module", BRIDGE)

@@ -124,7 +124,7 @@ def test_the_report_of_the_readme_has_the_keys_of_a_real_one() -> None:
 
 
 def test_every_file_that_the_readme_names_exists() -> None:
-    paths = re.findall(r"\]\(([^)#]+)\)", README)
+    paths = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
     paths += re.findall(r"`([\w/.]+\.py|scripts/\w+)`", README)
     homes = (ROOT, ROOT / "pusher")
     missing = [path for path in paths if not any((home / path).exists() for home in homes)]

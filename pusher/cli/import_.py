@@ -178,7 +178,9 @@ def _run(source: tuple[str, ...], options: dict[str, Any]) -> ImportReport | int
     state_file: Path | None = options["state_file"]
     if options["resume"] and (state_file is None or not state_file.is_file()):
         raise UsageError("--resume wants a --state file of an earlier run")
-    open_input = partial(open_source, source, max_line_bytes=settings.max_line_bytes)
+    open_input = partial(
+        open_source, source, max_line_bytes=settings.max_line_bytes, formats=settings.formats
+    )
     if not open_input().can_be_read_again:
         raise UsageError("an import reads its input twice, so it needs files, not a pipe")
     with ExitStack() as stack:

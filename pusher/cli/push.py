@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,9 +21,12 @@ from pusher.cli.streaming import (
     checkpoint_options,
     guard_options,
     input_options,
+    kafka_options,
+    monitor_options,
     output_options,
     pace_options,
     settings_of,
+    topic_of,
 )
 from pusher.cli.values import DURATION, SAMPLE
 
@@ -42,6 +46,8 @@ _EPILOG = """
 Examples:
   tail -F changes.ndjson | pusher push --url http://127.0.0.1:8080
   pusher push export/ --phases --url https://bridge.example --token-file token --checkpoint ck
+  kcat -C -J -e -q -o beginning -b h:9092 -t orders | pusher push --map map.toml --dry-run
+  pusher push 'kafka://h1:9092,h2:9092/orders?group=hubspot' --url https://bridge.example
   zcat old.ndjson.gz | pusher push --store shop-1 --type PRODUCT --report - | jq .messages
 
 \b
@@ -97,7 +103,15 @@ def push_options(command: Command) -> Command:
             help="Status polls a second at most.  [default: 9; on loopback no limit]",
         ),
         option("--confirm-timeout", type=DURATION, default="60s", help="How long to wait for it."),
+        option(
+            "--confirm-window",
+            type=DURATION,
+            default="5m",
+            help="Topics: confirm so many messages of each stretch of so much time.",
+        ),
         checkpoint_options,
+        kafka_options,
+        monitor_options,
         option(
             "--progress",
             type=click.Choice(["auto", "never"]),
@@ -118,8 +132,10 @@ def push_options(command: Command) -> Command:
 def command(source: tuple[str, ...], **options: Any) -> None:
     """Push a change stream into an Ecommerce Bridge, and confirm a sample of it.
 
-    SOURCE is a file, a directory, a glob, or - for standard input (the default). Files may be
-    compressed with gzip or zstandard. Each line is one change:
+    SOURCE is a file, a directory, a glob, - for standard input (the default), or live topics of
+    Kafka as kafka://HOST:PORT/TOPIC,TOPIC?group=NAME (or a pattern, ^...). Files may be
+    compressed with gzip or zstandard. Exports of Kafka topics are recognised by their first
+    record (see --format). Otherwise each line is one change:
 
     \b
       {"storeId": "shop-1", "objectType": "PRODUCT", "action": "UPSERT",
@@ -147,11 +163,15 @@ def run_push(
     report, quiet = options.pop("report"), options.pop("quiet")
     is_verbose, log_format = options.pop("verbose"), options.pop("log_format")
     shows_progress = options.pop("progress") == "auto" and not quiet
+    address = options.pop("metrics_host"), options.pop("metrics_port")
     configure(verbosity=-1 if quiet else int(is_verbose), log_format=log_format)
     try:
         check_report(report)
         pipeline = _pipeline(source, options, letters, report)
-        result = _run_watched(pipeline, shows_progress=shows_progress)
+        result = _run_watched(pipeline, address, shows_progress=shows_progress)
+        examples = getattr(pipeline.source, "examples", None)
+        if examples and not quiet:
+            click.echo("\n".join(examples.lines()), err=True)
     except UsageError as error:
         raise Unusable(str(error)) from error
     except PusherError as error:
@@ -170,14 +190,21 @@ def _pipeline(
 
     settings = settings_of(values)
     # Before anything else is opened: a closed stdin would become the first file that is.
-    opened = open_source(source, max_line_bytes=settings.max_line_bytes, letters=letters)
+    opened = topic_of(source, values, settings) or open_source(
+        source,
+        max_line_bytes=settings.max_line_bytes,
+        letters=letters,
+        formats=settings.formats,
+    )
     others = (settings.dead_letters, *([settings.checkpoint] if settings.checkpoint else ()))
     check_report(report, {*opened.paths, *(path.resolve() for path in others)})
     return Pipeline(opened, settings)
 
 
-def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
-    """Run a pipeline with signals and progress beside it."""
+def _run_watched(
+    pipeline: Pipeline, address: tuple[str, int | None], *, shows_progress: bool
+) -> Report:
+    """Run a pipeline with signals, progress, and perhaps metrics beside it."""
     import gc  # noqa: PLC0415
 
     import anyio  # noqa: PLC0415
@@ -188,12 +215,18 @@ def _run_watched(pipeline: Pipeline, *, shows_progress: bool) -> Report:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     hold_signals()
-    report: Report = anyio.run(_run, pipeline, shows_progress, backend_options={"use_uvloop": True})
+    report: Report = anyio.run(
+        _run, pipeline, address, shows_progress, backend_options={"use_uvloop": True}
+    )
     ignore_signals()  # The event loop has put its own ways back in their place.
     return report
 
 
-async def _run(pipeline: Pipeline, shows_progress: bool) -> Report:  # noqa: FBT001
+async def _run(
+    pipeline: Pipeline,
+    address: tuple[str, int | None],
+    shows_progress: bool,  # noqa: FBT001 - anyio.run passes positions
+) -> Report:
     import anyio  # noqa: PLC0415
 
     from pusher.errors import UsageError  # noqa: PLC0415
@@ -206,7 +239,12 @@ async def _run(pipeline: Pipeline, shows_progress: bool) -> Report:  # noqa: FBT
         if shows_progress:
             tasks.start_soon(show_bar if is_live_terminal() else show_lines, pipeline.view)
         try:
-            report = await pipeline.run()
+            async with AsyncExitStack() as stack:
+                if address[1] is not None:
+                    from pusher.monitor import Monitor  # noqa: PLC0415
+
+                    await stack.enter_async_context(Monitor(pipeline, address[0], address[1]))
+                report = await pipeline.run()
         except UsageError as error:
             unusable = error  # Raised beyond the group, which would wrap it.
         tasks.cancel_scope.cancel()

@@ -7,25 +7,33 @@ is read again, that what is passed over is what was settled.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from pusher.errors import UsageError
 from pusher.model import Chunk, Position
 
-__all__ = ["cut_into_chunks", "pass_over"]
+__all__ = [
+    "BOM",
+    "OVERSIZED_HEAD_BYTES",
+    "Cutter",
+    "LineCutter",
+    "Place",
+    "cut_into_chunks",
+    "pass_over",
+]
 
 OVERSIZED_HEAD_BYTES = 4 << 10
 
-_FEED_BYTES = 1 << 20
-_BOM = b"\xef\xbb\xbf"
+FEED_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
-class _Place:
+class Place:
     """A place in an input, and the running hash of all before it."""
 
     offset: int = 0
@@ -41,6 +49,7 @@ class _Place:
             self.digest.update(data)
 
     def position(self) -> Position | None:
+        """It as a checkpoint keeps it; None where no fingerprints are kept."""
         if self.digest is None:
             return None
         return Position(self.offset, self.line - 1, self.digest.hexdigest())
@@ -53,8 +62,9 @@ def cut_into_chunks(
     *,
     after: Position | None = None,
     keeps_fingerprints: bool = False,
+    make_cutter: Callable[[str, Place, int], Cutter] | None = None,
 ) -> Iterator[Chunk]:
-    """Cut blocks at line ends; a byte-order mark is passed over.
+    """Cut blocks at line ends, or as another cutter does; a byte-order mark is passed over.
 
     A last line without an end counts as a line.
 
@@ -64,31 +74,33 @@ def cut_into_chunks(
         max_line_bytes: a longer line is passed on without being kept.
         after: begin there.
         keeps_fingerprints: say with each chunk where it ends.
+        make_cutter: how the input is cut; at line ends where none is given.
 
     Raises:
         UsageError: the input does not begin as it did when it was read up to `after`.
     """
     if after is not None:
-        place = pass_over(blocks, after, name, max_line_bytes)
+        is_of_lines = make_cutter is None
+        place = pass_over(blocks, after, name, max_line_bytes, is_of_lines=is_of_lines)
     else:
-        place = _after_mark(blocks, keeps_fingerprints=keeps_fingerprints)
-    cutter = _Cutter(name, place, max_line_bytes)
+        place = after_mark(blocks, keeps_fingerprints=keeps_fingerprints)
+    cutter = (make_cutter or LineCutter)(name, place, max_line_bytes)
     for block in chain((place.ahead,), blocks):
         # A decompressed block may be large, and a chunk must not be.
-        for start in range(0, len(block), _FEED_BYTES):
-            yield from cutter.feed(block[start : start + _FEED_BYTES])
+        for start in range(0, len(block), FEED_BYTES):
+            yield from cutter.feed(block[start : start + FEED_BYTES])
     yield from cutter.finish()
 
 
-def _after_mark(blocks: Iterator[bytes], *, keeps_fingerprints: bool) -> _Place:
-    place = _Place(digest=_new_digest() if keeps_fingerprints else None)
+def after_mark(blocks: Iterator[bytes], *, keeps_fingerprints: bool) -> Place:
+    place = Place(digest=_new_digest() if keeps_fingerprints else None)
     for block in blocks:
         place.ahead += block
-        if len(place.ahead) >= len(_BOM):
+        if len(place.ahead) >= len(BOM):
             break
-    if place.ahead.startswith(_BOM):
-        place.pass_by(_BOM)
-        place.offset, place.ahead = len(_BOM), place.ahead[len(_BOM) :]
+    if place.ahead.startswith(BOM):
+        place.pass_by(BOM)
+        place.offset, place.ahead = len(BOM), place.ahead[len(BOM) :]
     return place
 
 
@@ -97,9 +109,16 @@ def _new_digest() -> Any:
 
 
 def pass_over(
-    blocks: Iterator[bytes], position: Position, name: str, max_line_bytes: int = 32 << 20
-) -> _Place:
+    blocks: Iterator[bytes],
+    position: Position,
+    name: str,
+    max_line_bytes: int = 32 << 20,
+    *,
+    is_of_lines: bool = True,
+) -> Place:
     """Read up to a position, and check that the input is still the same up to there.
+
+    Where it is cut into lines, a last line that had no end may have become a longer one.
 
     Raises:
         UsageError: it is shorter, or it differs.
@@ -120,8 +139,10 @@ def pass_over(
     if ended.hexdigest() != position.digest:
         raise UsageError(f"{name}: is not the input that the checkpoint belongs to")
     line = position.lines + 1
+    if not is_of_lines:
+        ended.settle()
     if not ended.open_line:
-        return _Place(position.offset, line, ended.digest, rest)
+        return Place(position.offset, line, ended.digest, rest)
     # The last line had no end when it was read. It may have got one, or be longer by now.
     for block in blocks:
         rest += block
@@ -131,11 +152,11 @@ def pass_over(
     if rest and line_end is None:
         # What was read then was a part of a line: read it again as a whole.
         open_line = b"".join(ended.open_line)
-        return _Place(position.offset - len(open_line), line - 1, ended.digest, open_line + rest)
+        return Place(position.offset - len(open_line), line - 1, ended.digest, open_line + rest)
     ended.settle()
     line_end = line_end or b""
     ended.digest.update(line_end)
-    return _Place(position.offset + len(line_end), line, ended.digest, rest[len(line_end) :])
+    return Place(position.offset + len(line_end), line, ended.digest, rest[len(line_end) :])
 
 
 @dataclass(slots=True)
@@ -170,10 +191,22 @@ class _Ended:
         return str(digest.hexdigest())
 
 
-class _Cutter:
+class Cutter(Protocol):
+    """Cuts an input, block by block."""
+
+    def feed(self, block: bytes) -> Iterator[Chunk]:
+        """Take a block; yield what ends in it."""
+        ...
+
+    def finish(self) -> Iterator[Chunk]:
+        """Yield what has no end."""
+        ...
+
+
+class LineCutter:
     """Keeps the unfinished line between two blocks, and the place in the source."""
 
-    def __init__(self, name: str, place: _Place, max_line_bytes: int) -> None:
+    def __init__(self, name: str, place: Place, max_line_bytes: int) -> None:
         self._name = name
         self._place = place
         self._max_line_bytes = max_line_bytes
@@ -263,6 +296,6 @@ class _Cutter:
 
 def _line_ends(data: bytes) -> int:
     """Count line ends. bytes.replace finds them four times as fast as bytes.count, for a copy."""
-    if len(data) > _FEED_BYTES:
+    if len(data) > FEED_BYTES:
         return data.count(b"\n")
     return len(data) - len(data.replace(b"\n", b""))

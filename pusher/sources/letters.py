@@ -7,15 +7,18 @@ import binascii
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import msgspec
 
-from pusher.model import Chunk
+from pusher.model import Chunk, Problem, Rejection
+from pusher.records import Skipped
+from pusher.sources.exports import Formats, Reading
 
 __all__ = ["LetterFilter", "unwrapped"]
 
-NOT_CHOSEN = "other_letter"
-NOT_WHOLE = "not_whole"
+NOT_CHOSEN = Skipped("other_letter")
+NOT_WHOLE = Skipped("not_whole")
 """The letter holds only the beginning of a line that was too long."""
 
 
@@ -38,6 +41,8 @@ class _Letter(msgspec.Struct):
     status: int | None = None
     changed_at: int | None = None
     line_bytes: int | None = None
+    source: str = ""
+    format: str | None = None
     record: str | None = None
     record_base64: str | None = None
 
@@ -46,22 +51,54 @@ _decode_letter = msgspec.json.Decoder(_Letter).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def unwrapped(chunks: Iterator[Chunk], letters: LetterFilter) -> Iterator[Chunk]:
+def unwrapped(
+    chunks: Iterator[Chunk], letters: LetterFilter, reading: Reading | None = None
+) -> Iterator[Chunk]:
     """Put the original line in the place of each letter.
 
     Line numbers stay those of the letters. A letter that is passed over leaves a blank line, and is
-    counted in `skipped`; a line that is no letter stays as it is, to be rejected as what it is.
+    counted in `skipped`; a line that is no letter stays as it is, to be rejected as what it is. A
+    letter with a `format` holds a record of an export, which is read as such.
     """
+    reading = reading or Reading(Formats())
     for chunk in chunks:
         if chunk.oversized_bytes is not None:
             yield chunk
             continue
         skipped: Counter[str] = Counter()
-        lines = [_original(line, letters, skipped) for line in chunk.data.split(b"\n")]
-        yield replace(chunk, data=b"\n".join(lines), skipped=skipped)
+        rejected: list[Rejection] = []
+        lines = chunk.data.split(b"\n")
+        offset = chunk.offset
+        for index, line in enumerate(lines):
+            original = _original(line, letters, reading)
+            if isinstance(original, Skipped):
+                skipped[original.reason] += 1
+                original = b""
+            elif isinstance(original, _Unusable):
+                number = chunk.first_line + index
+                rejected.append(original.rejection(chunk.source, number, offset))
+                original = b""
+            offset += len(line) + 1
+            lines[index] = original
+        yield replace(chunk, data=b"\n".join(lines), skipped=skipped, rejected=rejected)
 
 
-def _original(line: bytes, letters: LetterFilter, skipped: Counter[str]) -> bytes:
+class _Unusable(NamedTuple):
+    """A record of an export that still is no message."""
+
+    problem: Problem
+    record: bytes
+    file_format: str
+
+    def rejection(self, source: str, line: int, offset: int) -> Rejection:
+        problem = self.problem
+        extra: dict[str, int | str] = {"format": self.file_format}
+        return Rejection(
+            problem.reason, problem.detail, source, line, offset, self.record, extra=extra
+        )
+
+
+def _original(line: bytes, letters: LetterFilter, reading: Reading) -> bytes | Skipped | _Unusable:
     if not line.strip():
         return line
     try:
@@ -75,11 +112,19 @@ def _original(line: bytes, letters: LetterFilter, skipped: Counter[str]) -> byte
     if not record or b"\n" in record:
         return line  # No line of ours.
     if letter.line_bytes is not None:
-        skipped[NOT_WHOLE] += 1
-        return b""
+        return NOT_WHOLE
     if not letters.takes(letter.reason, letter.status):
-        skipped[NOT_CHOSEN] += 1
-        return b""
+        return NOT_CHOSEN
+    return _read_again(letter, record, reading)
+
+
+def _read_again(letter: _Letter, record: bytes, reading: Reading) -> bytes | Skipped | _Unusable:
+    if letter.format is not None:
+        outcome = reading.again(record, letter.format, letter.source)
+        if isinstance(outcome, Problem):
+            return _Unusable(outcome, record, letter.format)
+        if outcome is not None:
+            return outcome
     if letter.changed_at is None:
         return record
     return _with_changed_at(record, letter.changed_at)

@@ -1,4 +1,6 @@
-"""Read files and pipes as chunks of whole lines. It knows nothing of JSON.
+"""Read files and pipes as chunks of whole lines. What is in the lines is the business of others.
+
+The files of a partition are read in the order of their offsets, the partitions in turns.
 
 A thread of its own reads, decompresses and cuts, a few chunks ahead; a full hand-off stops it, and
 so the pipe behind it. The thread is a daemon, as nothing can wake it from a read on a quiet pipe.
@@ -15,22 +17,29 @@ import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from pusher.detecting import Detected
+from pusher.envelopes import Format
 from pusher.errors import InputError, UsageError
 from pusher.model import Chunk, Position
+from pusher.showing import Examples
 from pusher.sources.cutting import cut_into_chunks, pass_over
 from pusher.sources.decompressing import decompressed
+from pusher.sources.exports import Formats, Reading, file_place_of
+from pusher.sources.handoff import CHUNK_BYTES, Handoff
 from pusher.sources.letters import LetterFilter, unwrapped
+from pusher.sources.probing import probe
 
 __all__ = ["LineSource"]
-
-CHUNK_BYTES = 128 << 10
-"""A chunk and what is decoded from it fit into a processor's second cache, mostly 512 KiB."""
 
 READ_AHEAD_CHUNKS = 8
 PIPE_BYTES = 1 << 20
 LETTER_BYTES = 64 << 10
+PARTITIONS_AT_A_TIME = 16
+"""Each has a file open."""
+
 STDIN = "-"
 
 
@@ -55,6 +64,8 @@ class LineSource:
         max_line_bytes: a longer line is passed on without being kept.
         letter_files: those of the inputs that are files of dead letters.
         letters: which of their lines are read.
+        formats: what is known of what the others hold, to be found out where it is not; None
+            passes their lines on as they are.
 
     Raises:
         UsageError: an input does not exist or cannot be read.
@@ -67,7 +78,12 @@ class LineSource:
         max_line_bytes: int = 32 << 20,
         letter_files: Container[str | Path] = (),
         letters: LetterFilter | None = None,
+        formats: Formats | None = None,
     ) -> None:
+        self._formats = formats
+        self._readings = 0
+        self.examples = Examples() if formats and formats.shows else None
+        """What was made of the records of the first reading, where that is wanted."""
         self._inputs = [_examined(name) for name in inputs]
         for entry, name in zip(self._inputs, inputs, strict=True):
             if name in letter_files:
@@ -110,7 +126,7 @@ class LineSource:
             UsageError: an input is not the one that its position belongs to.
         """
         positions, self._positions = self._positions, {}
-        handoff = _Handoff(asyncio.get_running_loop(), READ_AHEAD_CHUNKS)
+        handoff = Handoff(asyncio.get_running_loop(), READ_AHEAD_CHUNKS)
         thread = threading.Thread(
             target=_fill, args=(handoff, self._read(positions)), name="pusher-reader", daemon=True
         )
@@ -132,18 +148,82 @@ class LineSource:
 
     def _read(self, positions: Mapping[str, Position]) -> Iterator[Chunk]:
         self._check_files(positions)
-        for entry in self._inputs:
-            max_line_bytes = self._max_line_bytes
-            if entry.letters is not None:
-                max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
-            chunks = cut_into_chunks(
-                decompressed(self._blocks(entry), entry.name),
+        is_first = not self._readings
+        examples = self.examples if is_first else None
+        reading = Reading(self._formats or Formats(), announces=is_first, examples=examples)
+        self._readings += 1
+        for partitions in _in_turns(self._inputs, self._found_format()):
+            yield from _interleaved(
+                [
+                    (self._chunks_of(entry, reading, positions) for entry in files)
+                    for files in partitions
+                ]
+            )
+
+    def _chunks_of(
+        self, entry: _Input, reading: Reading, positions: Mapping[str, Position]
+    ) -> Iterator[Chunk]:
+        blocks = decompressed(self._blocks(entry), entry.name)
+        after = positions.get(entry.name)
+        if entry.letters is None and self._formats is not None:
+            return reading.chunks(
+                blocks,
                 entry.name,
-                max_line_bytes,
-                after=positions.get(entry.name),
+                entry.path,
+                self._max_line_bytes,
+                after=after,
                 keeps_fingerprints=self._keeps_fingerprints,
             )
-            yield from chunks if entry.letters is None else unwrapped(chunks, entry.letters)
+        max_line_bytes = self._max_line_bytes
+        if entry.letters is not None:
+            max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
+        chunks = cut_into_chunks(
+            blocks,
+            entry.name,
+            max_line_bytes,
+            after=after,
+            keeps_fingerprints=self._keeps_fingerprints,
+        )
+        return chunks if entry.letters is None else unwrapped(chunks, entry.letters, reading)
+
+    def _found_format(self) -> Format | None:
+        """The format of several files, and that it is that of all; None where it is not known.
+
+        Raises:
+            UsageError: they have several formats, or one that is not known.
+        """
+        formats = self._formats
+        if formats is None or formats.file_format is not None or not self._are_files_to_look_at():
+            return formats.file_format if formats else None
+        found: Detected | None = None
+        found_in = ""
+        for entry in self._inputs:
+            detected = self._detected(entry, formats) if entry.letters is None else None
+            if found is None:
+                found, found_in = detected, entry.name
+            elif detected is not None and detected.differs_from(found):
+                raise UsageError(
+                    f"{entry.name} is {detected}, but {found_in} is {found}: push them by"
+                    " themselves, or say --format"
+                )
+        return found.file_format if found else None
+
+    def _are_files_to_look_at(self) -> bool:
+        return len(self._inputs) > 1 and self.can_be_read_again
+
+    def _detected(self, entry: _Input, formats: Formats) -> Detected | None:
+        before = self.read_bytes, entry.end
+        is_of_sink = file_place_of(entry.path, None) is not None
+        try:
+            blocks = decompressed(self._blocks(entry), entry.name)
+            with contextlib.closing(blocks):  # type: ignore[type-var]
+                return probe(
+                    blocks, formats.detector(), self._max_line_bytes, is_of_sink=is_of_sink
+                ).detected
+        except InputError:
+            return None  # It is said when the file has its turn.
+        finally:
+            self.read_bytes, entry.end = before
 
     def _check_files(self, positions: Mapping[str, Position]) -> None:
         """Check several files before the first of them is read, as it may have grown."""
@@ -213,6 +293,38 @@ def _tell_apart(inputs: list[_Input]) -> None:
             entry.name += f" ({seen[entry.name]})"
 
 
+def _in_turns(inputs: list[_Input], file_format: Format | None) -> Iterator[list[list[_Input]]]:
+    """Groups of partitions to be read in turns, each with its files in the order of offsets.
+
+    Files whose name says nothing of a partition are groups by themselves, where they stand.
+    """
+    places = [file_place_of(entry.path, file_format) for entry in inputs]
+    partitions: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for index, place in enumerate(places):
+        if place is not None:
+            partitions.setdefault(place[:2], []).append((place.offset, index))
+    ordered = [[inputs[index] for _, index in sorted(files)] for files in partitions.values()]
+    is_done = False
+    for entry, place in zip(inputs, places, strict=True):
+        if place is None:
+            yield [[entry]]
+        elif not is_done:
+            is_done = True
+            for start in range(0, len(ordered), PARTITIONS_AT_A_TIME):
+                yield ordered[start : start + PARTITIONS_AT_A_TIME]
+
+
+def _interleaved(partitions: Sequence[Iterator[Iterator[Chunk]]]) -> Iterator[Chunk]:
+    """A chunk of each partition in turn; the files of one strictly one after the other."""
+    left = deque(chain.from_iterable(files) for files in partitions)
+    while left:
+        chunks = left.popleft()
+        for chunk in chunks:
+            yield chunk
+            left.append(chunks)
+            break
+
+
 def _file_size(entry: _Input) -> int:
     return (os.fstat(0) if entry.path is None else entry.path.stat()).st_size
 
@@ -243,64 +355,7 @@ def _widen_pipe(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-class _Handoff:
-    """A bounded queue from a thread to the event loop. A large chunk takes several places."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, capacity: int) -> None:
-        self._loop = loop
-        self._capacity = capacity
-        self._free = threading.Semaphore(capacity)
-        self._items: deque[Chunk | Exception | None] = deque()
-        self._arrived = asyncio.Event()
-        self._is_closed = False
-
-    def put(self, item: Chunk | Exception | None) -> bool:
-        """Called in the thread. Waits for room; False when nobody wants the item any more."""
-        places = self._places(item)
-        if not self._take(places):
-            return False
-        self._items.append(item)
-        try:
-            self._loop.call_soon_threadsafe(self._arrived.set)
-        except RuntimeError:  # The loop has ended while we were reading.
-            return False
-        if places == self._capacity:
-            # While so large a chunk waits, the next one is not even put together.
-            if not self._take(places):
-                return False
-            self._free.release(places)
-        return True
-
-    def _take(self, places: int) -> bool:
-        for _ in range(places):
-            self._free.acquire()
-            if self._is_closed:
-                return False
-        return True
-
-    async def get(self) -> Chunk | Exception | None:
-        """Called in the event loop. Waits for an item; None is the end."""
-        while not self._items:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._items.popleft()
-
-    def let_in(self, item: Chunk) -> None:
-        """Called in the event loop. An item was passed on: there is room again."""
-        self._free.release(self._places(item))
-
-    def close(self) -> None:
-        """Called in the event loop. Lets the thread end at its next item."""
-        self._is_closed = True
-        self._items.clear()
-        self._free.release(self._capacity)
-
-    def _places(self, item: Chunk | Exception | None) -> int:
-        size = len(item.data) if isinstance(item, Chunk) else 0
-        return min(self._capacity, 1 + size // (2 * CHUNK_BYTES))
-
-
-def _fill(handoff: _Handoff, chunks: Iterator[Chunk]) -> None:
+def _fill(handoff: Handoff, chunks: Iterator[Chunk]) -> None:
     try:
         for chunk in chunks:
             if not handoff.put(chunk):

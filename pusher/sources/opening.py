@@ -10,8 +10,10 @@ from pathlib import Path
 
 import orjson
 
+from pusher.envelopes import format_of
 from pusher.errors import InputError, UsageError
 from pusher.sources.decompressing import decompressed
+from pusher.sources.exports import Formats, file_place_of
 from pusher.sources.letters import LetterFilter
 from pusher.sources.lines import STDIN, LineSource
 
@@ -20,15 +22,23 @@ __all__ = ["open_source"]
 SUFFIXES = (".ndjson", ".jsonl", ".json")
 COMPRESSED_SUFFIXES = ("", ".gz", ".zst")
 
+_SIDECARS = tuple(
+    f".{what}.json{compression}"
+    for what in ("keys", "headers")
+    for compression in COMPRESSED_SUFFIXES
+)
+"""What a Confluent sink writes beside the values, line by line."""
+
 _DEAD_LETTER_KEYS = frozenset({"reason", "run_id", "attempts"})
 _FIRST_LINE_BYTES_MAX = 1 << 20
 
 
 def open_source(
     specs: Sequence[str | Path],
-    *,
     max_line_bytes: int = 32 << 20,
+    *,
     letters: LetterFilter | None = None,
+    formats: Formats | None = None,
 ) -> LineSource:
     """Open what `specs` name: "-", files, directories (all below, by name), globs.
 
@@ -40,6 +50,8 @@ def open_source(
         specs: what to open.
         max_line_bytes: longer lines are passed on without being kept.
         letters: only dead-letter files are meant, and these of their lines.
+        formats: what is known of what is in them, to be found out where it is not; None takes
+            their lines as they are.
 
     Raises:
         UsageError: nothing is there, or it cannot be read.
@@ -59,7 +71,11 @@ def open_source(
         if one not in letter_files:
             raise UsageError(f"{one}: is not a file of dead letters")
     return LineSource(
-        inputs, max_line_bytes=max_line_bytes, letter_files=letter_files, letters=letters
+        inputs,
+        max_line_bytes=max_line_bytes,
+        letter_files=letter_files,
+        letters=letters,
+        formats=formats,
     )
 
 
@@ -113,18 +129,34 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 def _looks_like_input(path: Path) -> bool:
     name = path.name.lower()
+    if name.endswith(_SIDECARS) or not path.is_file():
+        return False
     has_suffix = any(
         name.endswith(suffix + compression)
         for suffix in SUFFIXES
         for compression in COMPRESSED_SUFFIXES
     )
-    return has_suffix and path.is_file() and not _is_dead_letter_file(path)
+    if has_suffix:
+        return not _is_dead_letter_file(path)
+    # Files of an Aiven sink have no suffix but that of their compression.
+    return file_place_of(path, "aiven") is not None and format_of(_first_line(path)) == "aiven"
 
 
 def _is_dead_letter_file(path: Path) -> bool:
     """Tell by the first line: a dead letter says why, in which run, and holds a record."""
-    if not path.is_file():
+    try:
+        letter = orjson.loads(_first_line(path))
+    except orjson.JSONDecodeError:
         return False
+    if not isinstance(letter, dict) or not letter.keys() >= _DEAD_LETTER_KEYS:
+        return False
+    return "record" in letter or "record_base64" in letter
+
+
+def _first_line(path: Path) -> bytes:
+    """The first line of a file; empty where it cannot be read."""
+    if not path.is_file():
+        return b""
     first_line = b""
     try:
         with path.open("rb") as file:
@@ -133,9 +165,6 @@ def _is_dead_letter_file(path: Path) -> bool:
                 first_line += block
                 if b"\n" in first_line:
                     break
-        letter = orjson.loads(first_line.partition(b"\n")[0])
-    except (OSError, InputError, orjson.JSONDecodeError):
-        return False  # Whatever is wrong with it is said when it is read.
-    if not isinstance(letter, dict) or not letter.keys() >= _DEAD_LETTER_KEYS:
-        return False
-    return "record" in letter or "record_base64" in letter
+    except (OSError, InputError):
+        return b""  # Whatever is wrong with it is said when it is read.
+    return first_line.partition(b"\n")[0]

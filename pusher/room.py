@@ -1,0 +1,105 @@
+"""Wait while more is held than allowed: the budget of memory, and how far reading may be ahead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from pusher.batching import Batcher
+from pusher.dispatching import Dispatcher
+from pusher.model import Chunk, Halt, HaltKind, Lane
+from pusher.report import why_parked
+from pusher.settling import Settlement
+from pusher.stopping import Stopping
+from pusher.tally import Tally
+from pusher.watermark import Ledger
+
+__all__ = ["Room"]
+
+LARGE_CHUNK_BYTES = 1 << 20
+
+LANE_BYTES = 1_300
+"""What an open lane takes besides its messages; measured."""
+
+COUNTED_LANE_BYTES = 450
+"""What a lane's counters take, and that it is known to be taken."""
+
+
+class Room:
+    """What a run holds, against what it may hold.
+
+    Args:
+        ledger: of the run.
+        batcher: whose oldest lanes leave when memory is short.
+        tally: of the run.
+        settlement: copies messages out of chunks that are held for little.
+        stopping: told when a parked lane keeps reading from going on.
+        memory_bytes: of messages, decoded and encoded.
+        batch_bytes: of the largest request.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        batcher: Batcher,
+        tally: Tally,
+        settlement: Settlement,
+        stopping: Stopping,
+        memory_bytes: int,
+        batch_bytes: int,
+    ) -> None:
+        self._ledger = ledger
+        self._batcher = batcher
+        self._tally = tally
+        self._settlement = settlement
+        self._stopping = stopping
+        self._memory_bytes = memory_bytes
+        self._batch_bytes = batch_bytes
+        self._large_bytes = 0  # What the longest line so far takes in all.
+        self.max_lag_bytes: int | None = None
+        """How far reading may be ahead of the oldest message not settled; None is no limit."""
+        self.parked: Mapping[Lane, str] = {}
+        """The lanes that are given up, and why."""
+
+    def __repr__(self) -> str:
+        return f"<Room of {self._memory_bytes} bytes, {self._ledger!r}>"
+
+    async def make_for(self, chunk: Chunk, dispatcher: Dispatcher) -> None:
+        """Wait until a large chunk fits, which is held twice once it is encoded."""
+        if len(chunk.data) > LARGE_CHUNK_BYTES:
+            self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
+            await self.make(dispatcher, 2 * len(chunk.data))
+
+    async def make(self, dispatcher: Dispatcher, wanted_bytes: int = 0) -> None:
+        """Wait while more is held than allowed; let the oldest open lanes go meanwhile."""
+        batcher = self._batcher
+        if self._is_short(dispatcher, wanted_bytes):
+            self._settlement.copy_out(self._memory_bytes)
+        while (is_short := self._is_short(dispatcher, wanted_bytes)) or self._is_behind():
+            if self._stopping.is_sending_over:
+                return
+            await dispatcher.send_all(batcher.turns(time.monotonic()))
+            if batcher.open_lane_count:
+                await dispatcher.send_all(batcher.oldest())
+            elif not dispatcher.is_idle:
+                await dispatcher.next_settlement()
+            elif not batcher.has_turns:
+                if not is_short and self._ledger.parked:
+                    why = why_parked(self.parked, self._ledger.parked)
+                    halt = Halt(HaltKind.STOPPED, f"{why}; --max-lag is reached")
+                    self._stopping.end_sending(halt)
+                return
+
+    def _is_short(self, dispatcher: Dispatcher, wanted_bytes: int) -> bool:
+        """With what is wanted, and a batch that is being made, the budget does not suffice."""
+        wanted_bytes += min(self._batch_bytes, self._memory_bytes // 4)
+        # Where one long line came, the next one may be under way, out of sight of the ledger.
+        wanted_bytes = max(wanted_bytes, min(self._large_bytes, self._memory_bytes // 2))
+        held_bytes = self._ledger.held_bytes + self._batcher.lane_count * LANE_BYTES
+        held_bytes += len(self._tally.lanes) * COUNTED_LANE_BYTES
+        return held_bytes + dispatcher.bodies_bytes + wanted_bytes > self._memory_bytes
+
+    def _is_behind(self) -> bool:
+        """A rerun would have to repeat more than is allowed."""
+        return self.max_lag_bytes is not None and self._ledger.lag_bytes > self.max_lag_bytes

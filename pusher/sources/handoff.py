@@ -1,0 +1,82 @@
+"""Hand chunks from a thread to the event loop. A full hand-off stops the thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+
+from pusher.model import Chunk
+
+__all__ = ["CHUNK_BYTES", "Handoff"]
+
+CHUNK_BYTES = 128 << 10
+"""What a chunk has, about: with all that is decoded from it, it fits into a processor's second
+cache, which mostly has 512 KiB."""
+
+
+class Handoff:
+    """A bounded queue from a thread to the event loop. A large chunk takes several places."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, capacity: int) -> None:
+        self._loop = loop
+        self._capacity = capacity
+        self._free = threading.Semaphore(capacity)
+        self._items: deque[Chunk | Exception | None] = deque()
+        self._arrived = asyncio.Event()
+        self._is_closed = False
+
+    def put(self, item: Chunk | Exception | None) -> bool:
+        """Called in the thread. Waits for room; False when nobody wants the item any more."""
+        places = self._places(item)
+        if not self._take(places):
+            return False
+        self._items.append(item)
+        try:
+            self._loop.call_soon_threadsafe(self._arrived.set)
+        except RuntimeError:  # The loop has ended while we were reading.
+            return False
+        if places == self._capacity:
+            # While so large a chunk waits, the next one is not even put together.
+            if not self._take(places):
+                return False
+            self._free.release(places)
+        return True
+
+    def has_room(self, timeout_s: float, item: Chunk | None = None) -> bool:
+        """Called in the thread. Whether an item, or something small, could be put at once."""
+        places = self._places(item)
+        taken = 0
+        while taken < places and self._free.acquire(timeout=timeout_s):
+            taken += 1
+        if taken:
+            self._free.release(taken)
+        return taken == places
+
+    def _take(self, places: int) -> bool:
+        for _ in range(places):
+            self._free.acquire()
+            if self._is_closed:
+                return False
+        return True
+
+    async def get(self) -> Chunk | Exception | None:
+        """Called in the event loop. Waits for an item; None is the end."""
+        while not self._items:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._items.popleft()
+
+    def let_in(self, item: Chunk) -> None:
+        """Called in the event loop. An item was passed on: there is room again."""
+        self._free.release(self._places(item))
+
+    def close(self) -> None:
+        """Called in the event loop. Lets the thread end at its next item."""
+        self._is_closed = True
+        self._items.clear()
+        self._free.release(self._capacity)
+
+    def _places(self, item: Chunk | Exception | None) -> int:
+        size = len(item.data) if isinstance(item, Chunk) else 0
+        return min(self._capacity, 1 + size // (2 * CHUNK_BYTES))
