@@ -7,8 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks import cores, tables
 from benchmarks.figures import ratio
 from benchmarks.measuring import BenchmarkError
+from benchmarks.plotting import drawn
 from benchmarks.running import Bench
 from benchmarks.scenarios import GUARD, SUITES
 
@@ -33,9 +35,18 @@ def _run(arguments: argparse.Namespace) -> int:
     for scenario in scenarios:
         measured[scenario.name] = bench.measure(scenario)
         results["versions"] = bench.versions()
-        if arguments.out:  # After each, so that what was measured is kept.
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        _keep(results, arguments.out)  # After each, so that what was measured is kept.
+    if not arguments.only:
+        results["latency"] = bench.latency()
+        if arguments.suite == "full":
+            results["second_process"] = cores.measure(_FOLDER / "inputs")
+        _keep(results, arguments.out)
     return 0
+
+
+def _keep(results: dict[str, object], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -51,13 +62,28 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _plot(arguments: argparse.Namespace) -> int:
+    path = arguments.out or arguments.results.with_suffix(".svg")
+    path.write_text(drawn(json.loads(arguments.results.read_text())), "utf-8")
+    print(path)
+    return 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    tables.write(json.loads(arguments.results.read_text()))
+    return 0
+
+
 def _guard(arguments: argparse.Namespace) -> int:
-    del arguments
-    found = Bench(_FOLDER).measure(GUARD)["contenders"]
-    assert isinstance(found, dict)
-    share = ratio(found["pusher"]["rates"], found["bare loop"]["rates"])
-    print(f"pusher by bare loop: {share}; at least {_LEAST_SHARE} is asked for")
-    return 0 if share.value >= _LEAST_SHARE else 1
+    """A loss is there each time that it is looked for; a neighbour on the machine is not."""
+    for _ in range(arguments.tries):
+        found = Bench(_FOLDER).measure(GUARD)["contenders"]
+        assert isinstance(found, dict)
+        share = ratio(found["pusher"]["rates"], found["bare loop"]["rates"])
+        print(f"pusher by bare loop: {share}; at least {_LEAST_SHARE} is asked for")
+        if share.value >= _LEAST_SHARE:
+            return 0
+    return 1
 
 
 def main() -> int:
@@ -76,7 +102,15 @@ def main() -> int:
     command = commands.add_parser(
         "guard", help=f"fail where pusher is below {_LEAST_SHARE} of the bare loop"
     )
+    command.add_argument("--tries", type=int, default=3)
     command.set_defaults(command=_guard)
+    command = commands.add_parser("plot", help="draw a results file as SVG")
+    command.add_argument("results", type=Path)
+    command.add_argument("--out", type=Path, help="by default beside the results")
+    command.set_defaults(command=_plot)
+    command = commands.add_parser("table", help="write the tables of the documents")
+    command.add_argument("results", type=Path)
+    command.set_defaults(command=_table)
     arguments = parser.parse_args()
     try:
         code: int = arguments.command(arguments)

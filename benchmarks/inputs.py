@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
 
+import orjson
+
 from pusher.generating import generate
 
-__all__ = ["Stream", "write"]
+__all__ = ["Stream", "first_lines", "write"]
 
 _SEED = 1
 _TYPES = ("CONTACT", "PRODUCT", "DEAL", "LINE_ITEM")
@@ -26,7 +28,8 @@ class Stream:
 
     Without `line_bytes` it is what `pusher generate` makes for ten shops: 40 lanes, lines of 236
     bytes in the mean. `zipf` is the exponent by which the sizes of the lanes fall; 0 makes them
-    alike. The lanes come in random order.
+    alike. The lanes come in random order. With `in_kcat` each is the payload of a record that
+    `kcat -J` has written.
     """
 
     messages: int
@@ -34,6 +37,7 @@ class Stream:
     line_bytes: int | None = None
     zipf: float = 0.0
     compression: str = ""
+    in_kcat: bool = False
 
     @property
     def name(self) -> str:
@@ -41,7 +45,8 @@ class Stream:
         size = f"-{self.line_bytes}b" if self.line_bytes else ""
         zipf = f"-zipf{self.zipf:g}" if self.zipf else ""
         suffix = f".{self.compression}" if self.compression else ""
-        return f"{self.messages}-{self.lanes}lanes{size}{zipf}.ndjson{suffix}"
+        kcat = "-kcat" if self.in_kcat else ""
+        return f"{self.messages}-{self.lanes}lanes{size}{zipf}{kcat}.ndjson{suffix}"
 
 
 def write(stream: Stream, directory: Path) -> Path:
@@ -51,7 +56,7 @@ def write(stream: Stream, directory: Path) -> Path:
     if path.exists():
         return path
     if stream.compression:
-        plain = write(_plain(stream), directory)
+        plain = write(replace(stream, compression=""), directory)
         program = {"gz": ["gzip", "-6", "-c"], "zst": ["zstd", "-3", "-q", "-c"]}
         unfinished = path.with_name(f"{path.name}.part")
         with unfinished.open("wb") as file:
@@ -64,11 +69,9 @@ def write(stream: Stream, directory: Path) -> Path:
     return path
 
 
-def _plain(stream: Stream) -> Stream:
-    return Stream(stream.messages, stream.lanes, stream.line_bytes, stream.zipf)
-
-
 def _blocks(stream: Stream) -> Iterator[bytes]:
+    if stream.in_kcat:
+        return _in_kcat(_blocks(replace(stream, in_kcat=False)))
     if stream.line_bytes is None:
         return generate(stream.messages, stores=stream.lanes // len(_TYPES), seed=_SEED)
     return _lines_of_one_size(stream, stream.line_bytes)
@@ -103,6 +106,24 @@ def _lines_of_one_size(stream: Stream, line_bytes: int) -> Iterator[bytes]:
             lines.append(b'%b%b"}}\n' % (front, text[start : start + room]))
             number += 1
         yield b"".join(lines)
+
+
+def _in_kcat(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    offset = 0
+    for block in blocks:
+        for line in block.splitlines():
+            record = {
+                "topic": "changes",
+                "partition": 0,
+                "offset": offset,
+                "tstype": "create",
+                "ts": _FIRST_CHANGE_MS + offset,
+                "broker": 1,
+                "key": None,
+                "payload": line.decode(),
+            }
+            yield orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+            offset += 1
 
 
 def first_lines(path: Path, count: int, into: Path) -> Path:

@@ -17,6 +17,8 @@ import trustme
 from benchmarks.contenders import CONTENDERS, Contender, Job
 from benchmarks.digest import of_lines
 from benchmarks.inputs import Stream, first_lines, write
+from benchmarks.latency import ARRIVALS
+from benchmarks.latency import measure as latency_of
 from benchmarks.measuring import BenchmarkError, Run, run, sink
 from benchmarks.scenarios import Scenario
 
@@ -122,6 +124,15 @@ class Bench:
             "most_per_s": scenario.most_per_s,
             "contenders": found,
         }
+
+    def latency(self) -> list[dict[str, object]]:
+        """How long a line takes from standard input to its 2xx."""
+        found = []
+        for arrivals in ARRIVALS:
+            with tempfile.TemporaryDirectory() as name:
+                found.append(latency_of(arrivals, Path(name)))
+            print(f"latency {found[-1]}", flush=True)
+        return found
 
     def _installed(self, names: Iterable[str]) -> list[Contender]:
         for name in names:
