@@ -318,7 +318,8 @@ class Consuming:
         converter, limit_bytes = self._converter, self._plan.max_line_bytes
         if converter.change is None:
             self._detect(values)
-        if converter.change == "canonical" and self._plan.formats.mapping is None:
+        is_canonical = converter.change == "canonical" and self._plan.formats.mapping is None
+        if is_canonical:
             chunks = chunks_of_values(
                 *(partition, values, offsets, times_ms),
                 first_line=first_line,
@@ -331,7 +332,10 @@ class Consuming:
             for m, value, offset, time_ms in zip(messages, values, offsets, times_ms, strict=True)
         ]
         return chunks_of_records(
-            partition, records, converter, first_line=first_line, max_line_bytes=limit_bytes
+            *(partition, records, converter),
+            first_line=first_line,
+            max_line_bytes=limit_bytes,
+            stamps=not is_canonical,
         )
 
     def _detect(self, values: Iterable[bytes | None]) -> None:
@@ -540,7 +544,8 @@ class Consuming:
                 self._state.polled_at_s = time.monotonic()
             self._commit_last()
         finally:
-            consumer.close()
+            if self._fatal is None:  # Otherwise it waits for an answer that does not come.
+                consumer.close()
 
     def _commit_last(self) -> None:
         deadline_s = time.monotonic() + LAST_COMMIT_S
