@@ -371,8 +371,9 @@ class Consuming:
             codes.CLUSTER_AUTHORIZATION_FAILED,
         }:
             raise InputError(self._redacted(f"Kafka does not let us read: {error.str()}"))
-        if error.fatal():
-            raise InputError(self._fatal_text(error))
+        if error.fatal() or error.code() == codes._FATAL:  # noqa: SLF001
+            self._fatal = self._fatal_text(error)
+            raise InputError(self._fatal)
         _log.warning("Kafka: %s", self._redacted(error.str()))
         return []
 
