@@ -212,6 +212,11 @@ class Converter:
             return self._tombstone(record)
         if not value:
             return EMPTY_VALUE
+        if not value.isascii():
+            try:
+                str(value, "utf-8")
+            except UnicodeDecodeError as error:
+                return Problem("not_utf8", f"byte {error.start + 1} of the value is not UTF-8")
         change = self.change
         if change is None:
             change = self.change = change_format_of(value)

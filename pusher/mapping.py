@@ -94,6 +94,7 @@ def unwrapped_key(row: Row) -> Row:
 
 def _row_of(value: bytes) -> dict[str, Raw] | None:
     try:
+        str(value, "utf-8")
         return _decode_row(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
@@ -367,8 +368,7 @@ class Mapping:
         for pattern, entry in self.topics.items():
             if fnmatchcase(topic, pattern):
                 return entry
-        # Debezium names a topic by its table: prefix.database.table.
-        return _by_suffix(self.tables, topic) if table is None else None
+        return _by_topic(self.tables, topic) if table is None else None
 
 
 def _by_suffix(tables: dict[str, Entry], name: str) -> Entry | None:
@@ -378,6 +378,16 @@ def _by_suffix(tables: dict[str, Entry], name: str) -> Entry | None:
     if len(parts) == 3:
         candidates.insert(1, f"{parts[0]}.{parts[2]}")
     return next((tables[one] for one in candidates if one in tables), None)
+
+
+def _by_topic(tables: dict[str, Entry], topic: str) -> Entry | None:
+    """The table that Debezium names a topic by: prefix.database.table, or prefix.schema.table."""
+    found = _by_suffix(tables, topic)
+    if found is not None:
+        return found
+    end = topic.split(".")[-2:]
+    same = [entry for name, entry in tables.items() if name.split(".")[-2:] == end]
+    return same[0] if len(same) == 1 and len(end) == 2 else None
 
 
 class _Reader:

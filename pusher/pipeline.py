@@ -482,6 +482,7 @@ class Pipeline:
         rejections: list[Rejection] = []
         if is_first:
             rejections = [*chunk.rejected, *decoded.rejections]
+            chunk.rejected = ()  # A chunk may be held for long.
             skipped.update(chunk.skipped)
             for warning in decoded.warnings:
                 self._warn(f"{chunk.source}, line {chunk.first_line} or after: {warning}", warning)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -331,11 +332,18 @@ class _Lines:
             self._chunk,
             data=b"\n".join(lines),
             line_count=len(lines),
-            line_numbers=numbers,
-            offsets=offsets,
+            line_numbers=_compact(numbers),
+            offsets=_compact(offsets),
             skipped=self._skipped,
             rejected=self._rejected,
         )
+
+
+def _compact(numbers: Sequence[int]) -> Sequence[int]:
+    """A chunk may be held for long, and a list takes five times the room."""
+    if isinstance(numbers, range):
+        return numbers
+    return array("q", numbers)
 
 
 def _event_of(record: Record) -> bytes:

@@ -7,6 +7,7 @@ object becomes one line; its number is its place in the input, from 1.
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -205,7 +206,7 @@ class ObjectCutter:
             count,
             end=place.position(),
             line_numbers=numbers,
-            offsets=lines.offsets,
+            offsets=array("q", lines.offsets),
         )
 
     def _oversized(self, rest: bytes, size: int) -> Iterator[Chunk]:

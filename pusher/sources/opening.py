@@ -50,7 +50,8 @@ def open_source(
         specs: what to open.
         max_line_bytes: longer lines are passed on without being kept.
         letters: only dead-letter files are meant, and these of their lines.
-        formats: what is known of what is in them.
+        formats: what is known of what is in them, to be found out where it is not; None takes
+            their lines as they are.
 
     Raises:
         UsageError: nothing is there, or it cannot be read.
@@ -74,7 +75,7 @@ def open_source(
         max_line_bytes=max_line_bytes,
         letter_files=letter_files,
         letters=letters,
-        formats=formats or Formats(),
+        formats=formats,
     )
 
 
