@@ -318,7 +318,8 @@ class Consuming:
         converter, limit_bytes = self._converter, self._plan.max_line_bytes
         if converter.change is None:
             self._detect(values)
-        if converter.change == "canonical" and self._plan.formats.mapping is None:
+        is_canonical = converter.change == "canonical" and self._plan.formats.mapping is None
+        if is_canonical:
             chunks = chunks_of_values(
                 *(partition, values, offsets, times_ms),
                 first_line=first_line,
@@ -331,7 +332,10 @@ class Consuming:
             for m, value, offset, time_ms in zip(messages, values, offsets, times_ms, strict=True)
         ]
         return chunks_of_records(
-            partition, records, converter, first_line=first_line, max_line_bytes=limit_bytes
+            *(partition, records, converter),
+            first_line=first_line,
+            max_line_bytes=limit_bytes,
+            stamps=not is_canonical,
         )
 
     def _detect(self, values: Iterable[bytes | None]) -> None:
@@ -367,8 +371,9 @@ class Consuming:
             codes.CLUSTER_AUTHORIZATION_FAILED,
         }:
             raise InputError(self._redacted(f"Kafka does not let us read: {error.str()}"))
-        if error.fatal():
-            raise InputError(self._fatal_text(error))
+        if error.fatal() or error.code() == codes._FATAL:  # noqa: SLF001
+            self._fatal = self._fatal_text(error)
+            raise InputError(self._fatal)
         _log.warning("Kafka: %s", self._redacted(error.str()))
         return []
 
@@ -540,7 +545,8 @@ class Consuming:
                 self._state.polled_at_s = time.monotonic()
             self._commit_last()
         finally:
-            consumer.close()
+            if self._fatal is None:  # Otherwise it waits for an answer that does not come.
+                consumer.close()
 
     def _commit_last(self) -> None:
         deadline_s = time.monotonic() + LAST_COMMIT_S

@@ -73,6 +73,7 @@ def chunks_of_records(
     *,
     first_line: int,
     max_line_bytes: int,
+    stamps: bool = True,
 ) -> Iterator[Chunk]:
     """Make sync messages of records, one a line; count what has nothing to send.
 
@@ -82,6 +83,7 @@ def chunks_of_records(
         converter: makes the messages.
         first_line: how many messages of the partition were read before, plus one.
         max_line_bytes: a longer value is passed on without being kept.
+        stamps: the converter knows the times; sync messages stay as they are without.
     """
     making = _Making(partition, first_line)
     for line_number, record in enumerate(records, first_line):
@@ -96,7 +98,7 @@ def chunks_of_records(
             yield chunk
             making = _Making(partition, line_number + 1)
             continue
-        making.add(line_number, record, converter)
+        making.add(line_number, record, converter, stamps=stamps)
         if making.size_bytes >= _CHUNK_BYTES:
             yield making.chunk()
             making = _Making(partition, line_number + 1)
@@ -123,14 +125,14 @@ class _Making:
     def has_any(self) -> bool:
         return self._next_offset is not None
 
-    def add(self, line_number: int, record: Record, converter: Converter) -> None:
+    def add(self, line_number: int, record: Record, converter: Converter, *, stamps: bool) -> None:
         offset, value = record.offset or 0, record.value or b""
         self._next_offset = offset + 1
         self.size_bytes += len(value)
         if record.value is not None and not value.strip():
             self._skipped[EMPTY_VALUE] += 1
             return
-        outcome = converter.convert(record)
+        outcome = converter.convert(record if stamps else record._replace(timestamp_ms=None))
         if isinstance(outcome, Skipped):
             self._skipped[outcome.reason] += 1
         elif isinstance(outcome, Problem):

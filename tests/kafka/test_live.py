@@ -334,7 +334,7 @@ async def test_a_broker_that_is_started_anew_loses_nothing(tmp_path: Path, kafka
         try:
             port = first.address.rpartition(":")[2]
             with running_kafka("--data", str(data), "--port", port):
-                assert await member.ended(90) == 1
+                assert await member.ended(90) == 1, member.err
                 assert group.committed(3) == group.ends(3)
         finally:
             await group.end()
