@@ -11,7 +11,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 
@@ -282,7 +282,7 @@ class Pipeline:
         self.view.stage = "preflight"
         reason: str | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_reading, tasks.cancel_scope)
+            tasks.start_soon(_cancel_after, self.stopping.reading_ended, tasks.cancel_scope)
             reason = await preflight(transport, rng=self._rng)
             tasks.cancel_scope.cancel()
         if reason is not None:
@@ -343,10 +343,11 @@ class Pipeline:
             why_skipped=self._errand.why_skipped if self._errand else None,
         )
         to_batch, chunks = anyio.create_memory_object_stream[Chunk](READ_AHEAD_CHUNKS)
+        has_enough = anyio.Event()
         async with anyio.create_task_group() as guard:
             guard.start_soon(self._cut_short, guard.cancel_scope)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read, to_batch)
+                tasks.start_soon(self._read, to_batch, has_enough)
                 dispatcher = Dispatcher(
                     sender,
                     self._settlement,
@@ -356,7 +357,7 @@ class Pipeline:
                     errand=self._errand,
                     is_rehearsal=settings.dry_run,
                 )
-                tasks.start_soon(self._batch, dispatcher, chunks, selection, is_first)
+                tasks.start_soon(self._batch, dispatcher, chunks, selection, is_first, has_enough)
             guard.cancel_scope.cancel()
 
     async def _cut_short(self, phase: anyio.CancelScope) -> None:
@@ -374,10 +375,11 @@ class Pipeline:
             await anyio.sleep(STOP_GRACE_S)
         phase.cancel()
 
-    async def _read(self, to_batch: MemoryObjectSendStream[Chunk]) -> None:
+    async def _read(self, to_batch: MemoryObjectSendStream[Chunk], has_enough: anyio.Event) -> None:
         """Source: pass chunks on until the end, or until reading has to end."""
         async with to_batch, anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_reading, tasks.cancel_scope)
+            tasks.start_soon(_cancel_after, self.stopping.reading_ended, tasks.cancel_scope)
+            tasks.start_soon(_cancel_after, has_enough.wait, tasks.cancel_scope)
             try:
                 async with aclosing(self.source.chunks()) as chunks:  # type: ignore[type-var]
                     async for chunk in chunks:
@@ -398,16 +400,13 @@ class Pipeline:
         if self._checkpointer is not None and not self._settings.dry_run:
             await self._checkpointer.rewind()
 
-    async def _stop_reading(self, reading: anyio.CancelScope) -> None:
-        await self.stopping.reading_ended()
-        reading.cancel()
-
     async def _batch(
         self,
         dispatcher: Dispatcher,
         chunks: MemoryObjectReceiveStream[Chunk],
         selection: Selection,
         is_first: bool,  # noqa: FBT001 - start_soon passes positions
+        has_enough: anyio.Event,
     ) -> None:
         """Decode and batch: one task, no await a message."""
         settings, batcher = self._settings, self._batcher
@@ -436,6 +435,7 @@ class Pipeline:
                             self._live.rest()
                     await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
                     await self._room.make(dispatcher)
+                has_enough.set()  # A quiet source would not find out by itself.
             await self._send_rest(dispatcher)
 
     async def _send_rest(self, dispatcher: Dispatcher) -> None:
@@ -493,9 +493,8 @@ class Pipeline:
         self._ledger.expect(chunk, open_count, skipped=skipped_count, is_whole=selected.is_whole)
         await self._settlement.reject(chunk, rejections)
         if not self._is_ours(chunk) and self._committer is not None:
-            self._committer.withdraw(
-                {chunk.number: len(selected.messages)} if selected.messages else {}
-            )
+            count = len(selected.messages)
+            self._committer.withdraw({chunk.number: count} if count else {})
             return
         added = self._batcher.add(selected.messages, selected.indexes, chunk, time.monotonic())
         await dispatcher.send_all(added)
@@ -594,3 +593,8 @@ class Pipeline:
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
         )
+
+
+async def _cancel_after(event: Callable[[], Awaitable[object]], work: anyio.CancelScope) -> None:
+    await event()
+    work.cancel()

@@ -419,6 +419,16 @@ class Consuming:
 
     def _positions(self, parts: list[Any]) -> list[tuple[str, int | str]]:
         """Where reading begins; says so where messages were deleted before they were read."""
+        try:
+            return self._known_positions(parts)
+        except self._kafka.KafkaException as error:
+            if not self._plan.joins:
+                raise
+            # The client goes on asking by itself: a broker may just be about to start.
+            _log.info("Kafka: where reading begins is not known yet: %s", text_of(error))
+            return [(f"{part.topic}[{part.partition}]", "where the group is") for part in parts]
+
+    def _known_positions(self, parts: list[Any]) -> list[tuple[str, int | str]]:
         found: list[tuple[str, int | str]] = []
         for part in self._consumer.committed(parts, timeout=CONNECT_S):
             partition = self._held[part.topic, part.partition]
@@ -550,6 +560,9 @@ class Consuming:
 
     def _commit_last(self) -> None:
         deadline_s = time.monotonic() + LAST_COMMIT_S
+        # One that is under way may be tried again by the client, and would undo a later one.
+        while self._is_committing and time.monotonic() < deadline_s and not self._fatal:
+            self._serve()
         while self._plan.joins and not self._fatal and self._due(list(self._held.values())):
             if self._commit(waits=True):
                 continue
