@@ -12,14 +12,19 @@ from benchmarks.figures import ratio
 __all__ = ["DOCUMENTS", "between", "parts", "write"]
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = {"speed": ROOT / "README.md", "scenarios": ROOT / "benchmarks" / "README.md"}
+_OWN = ROOT / "benchmarks" / "README.md"
+DOCUMENTS = {"speed": ROOT / "README.md", "scenarios": _OWN, "processes": _OWN}
 
 Results = Mapping[str, Any]
 
 
 def parts(results: Results) -> dict[str, str]:
     """What belongs between which marks."""
-    return {"speed": _speed(results), "scenarios": _scenarios(results)}
+    return {
+        "speed": _speed(results),
+        "scenarios": _scenarios(results),
+        "processes": _processes(results["second_process"]),
+    }
 
 
 def between(mark: str) -> re.Pattern[str]:
@@ -112,6 +117,19 @@ def _scenarios(results: Results) -> str:
     ]
     columns = ("Lines arrive at", "`--linger`", "`--max-age`", "p50", "p99", "largest")
     return f"{_table(head, rows)}\n{_table(columns, latency)}"
+
+
+def _processes(found: Mapping[str, Any]) -> str:
+    """What two processes bring against one."""
+    words = {
+        "halves": "two, each with half of the input in a file of its own",
+        "shares": "two, each decodes all of the input and sends its own stores",
+    }
+    rows = []
+    for name, what in words.items():
+        times, low, high = found[name]["by_one"]
+        rows.append([what, f"{times:.2f} ({low:.2f} to {high:.2f})"])
+    return _table(("Processes", "rate by that of one (95 %)"), rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -386,7 +386,8 @@ USAGE_ERRORS: dict[str, tuple[str, str]] = {
     "a directory with other files": ("other", "other: no input files in it"),
     "a glob that matches nothing": ("*.csv", "*.csv: no file matches"),
     "stdin twice": ("- -", "standard input can be read only once"),
-    "a source of another kind": ("kafka://broker/topic", "not a kind of source"),
+    "a source of another kind": ("s3://bucket/changes", "not a kind of source"),
+    "a topic without a group": ("kafka://broker/topic", "name a consumer group"),
     "an empty name": ("''", ""),
     "a good file and a missing one": ("good.ndjson nothing.ndjson", "nothing.ndjson: No such file"),
 }

@@ -133,6 +133,9 @@ VALUES: dict[str, str | None] = {
     "--linger": "200ms",
     "--max-age": "1m",
     "--max-line": "1MB",
+    "--format": "ndjson",
+    "--metrics-port": "0",
+    "--metrics-host": "127.0.0.1",
     "--concurrency": "3",
     "--rate": "1000",
     "--drain-timeout": "1h",
@@ -168,12 +171,19 @@ ELSEWHERE = {
     "--client-key",
     "--client-secret",
     "--client-secret-file",
+    "--confirm-window",
+    "--dead-letters-topic",
     "--dry-run",
+    "--group-instance",
+    "--group-protocol",
+    "--kafka-config",
+    "--map",
     "--refresh-token",
     "--refresh-token-file",
     "--token-url",
+    "--until",
 }
-"""Options that want an endpoint of their own kind; they have tests of their own."""
+"""Options that want an endpoint or an input of their own kind; they have tests of their own."""
 
 
 async def test_every_documented_option_is_taken_and_no_other_is_documented(
@@ -803,7 +813,8 @@ async def test_the_report_has_every_key_that_is_promised(
 async def test_dead_letters_are_appended_to_and_told_apart_by_run(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
-    reports = [(await pushed(endpoint, b"oops\n", tmp_path)).report for _ in range(2)]
+    stream = b"oops\n" + lines(1)
+    reports = [(await pushed(endpoint, stream, tmp_path)).report for _ in range(2)]
     letters = letters_in(tmp_path)
     assert [letter["run_id"] for letter in letters] == [report["run_id"] for report in reports]
     assert len({report["run_id"] for report in reports}) == 2

@@ -257,7 +257,7 @@ async def test_what_is_no_file_of_dead_letters_is_not_replayed(
 async def test_letters_are_not_written_into_the_file_that_is_replayed(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
-    await pushed(endpoint, tmp_path, ["oops"])
+    await pushed(endpoint, tmp_path, ["oops", line(1)])
     source = open_source([tmp_path / "dead.ndjson"])
     with pytest.raises(UsageError, match="a file that is to be read"):
         Pipeline(source, Settings(url=endpoint.url, dead_letters=tmp_path / "dead.ndjson"))
