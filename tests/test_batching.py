@@ -436,3 +436,29 @@ UnorderedBatchingMachine.TestCase.settings = settings(
 )
 TestAnySequenceInOrder = BatchingMachine.TestCase
 TestAnySequenceWithoutOrder = UnorderedBatchingMachine.TestCase
+
+
+def test_a_batch_that_let_go_of_its_messages_takes_them_out_of_its_body() -> None:
+    messages = [message_of(f"o{n}", n, size=5) for n in range(3)]
+    (batch,) = add(Batcher(encode_messages, batch_size=3), messages)
+    assert encode_messages(batch.lane, batch.messages) == batch.body
+    assert [part.external_object_id for part in batch.part(1, 3).messages] == ["o1", "o2"]
+
+
+def test_the_changes_of_a_batch_are_those_of_its_messages() -> None:
+    (batch,) = add(Batcher(encode_messages, batch_size=2), [message_of("a", 7), message_of("b", 8)])
+    changes = [(change.external_object_id, change.changed_at) for change in batch.changes()]
+    assert changes == [("a", 7), ("b", 8)]
+
+
+def test_a_batch_that_is_not_settled_keeps_its_messages_without_its_body() -> None:
+    (batch,) = add(Batcher(encode_messages, batch_size=2), [message_of("a", 7), message_of("b", 8)])
+    batch.drop_body()
+    assert batch.body == b""
+    assert numbers([batch]) == [7, 8]
+
+
+def test_messages_stay_where_a_body_does_not_tell_all_of_them() -> None:
+    batcher = Batcher(lambda *_: b"a page", batch_size=2, bodies_tell_all=False)
+    (batch,) = add(batcher, [message_of("a", 7), message_of("b", 8)])
+    assert numbers([batch]) == [7, 8]

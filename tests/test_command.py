@@ -810,6 +810,20 @@ async def test_the_report_has_every_key_that_is_promised(
     ]
 
 
+async def test_a_limit_that_is_reached_ends_a_run_on_a_quiet_pipe(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    argv = (*PUSHER, "push", "--url", endpoint.url, "--limit", "3", *PUSH)
+    async with starting(*argv, cwd=tmp_path, stdin=PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(lines(5))
+        async with asyncio.timeout(20):
+            await process.wait()
+        assert process.stdout is not None
+        report = json.loads(await process.stdout.read())
+    assert (process.returncode, report["messages"]["delivered"]) == (0, 3)
+
+
 async def test_dead_letters_are_appended_to_and_told_apart_by_run(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
