@@ -22,6 +22,7 @@ import uvloop
 from benchmarks.inputs import Stream, write
 from benchmarks.measuring import sink
 from pusher.batching import Batcher
+from pusher.cli.push import GC_THRESHOLD
 from pusher.config import Settings
 from pusher.decoding import Decoder
 from pusher.model import Answer, Batch, Chunk
@@ -131,7 +132,7 @@ def main() -> None:
     path = write(_STREAM, Path(".benchmarks") / "inputs")
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(*GC_THRESHOLD)
     found: dict[str, float] = dict(_stages(path))
     found["all without HTTP"] = _pipeline_ns(path)
     lines_of_200 = path.read_bytes().splitlines()[:200]

@@ -398,8 +398,8 @@ def _rpk(line: bytes, _place: Place | None) -> Unwrapped:
     )
 
 
-def _kafkactl(line: bytes, place: Place | None) -> Unwrapped:
-    one = _decode_kafkactl(line)
+def _of_a_place(one: _Kafkactl | _Akhq, place: Place | None) -> Record:
+    """These name no topic themselves."""
     topic = place.topic if place else None
     return Record(
         _content(one.value),
@@ -409,19 +409,14 @@ def _kafkactl(line: bytes, place: Place | None) -> Unwrapped:
         one.offset,
         _time_ms(one.timestamp),
     )
+
+
+def _kafkactl(line: bytes, place: Place | None) -> Unwrapped:
+    return _of_a_place(_decode_kafkactl(line), place)
 
 
 def _akhq(line: bytes, place: Place | None) -> Unwrapped:
-    one = _decode_akhq(line)
-    topic = place.topic if place else None
-    return Record(
-        _content(one.value),
-        _key_content(one.key),
-        topic,
-        one.partition,
-        one.offset,
-        _time_ms(one.timestamp),
-    )
+    return _of_a_place(_decode_akhq(line), place)
 
 
 def _lambda(line: bytes, _place: Place | None) -> Unwrapped:
