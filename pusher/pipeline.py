@@ -7,17 +7,15 @@ chunks; a batch waits for its turn at the endpoint, and everything else is a pla
 from __future__ import annotations
 
 import logging
-import math
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, closing
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
 from aiolimiter import AsyncLimiter
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from pusher.admission import Admission
 from pusher.batching import Batcher
@@ -26,19 +24,16 @@ from pusher.committing import Committer
 from pusher.config import Settings
 from pusher.confirmer import Confirmer
 from pusher.dead_letters import DeadLetters
-from pusher.decoding import Decoder
-from pusher.dispatching import Dispatcher
-from pusher.errors import DiskError, InputError, UsageError
+from pusher.errors import DiskError, UsageError
+from pusher.intake import Intake
 from pusher.kafka_letters import TopicLetters
 from pusher.model import (
     ASSOCIATION_ORDER,
     OBJECT_TYPES,
-    Chunk,
     Halt,
     HaltKind,
     Lane,
     ObjectType,
-    Rejection,
     Transport,
 )
 from pusher.preflight import preflight
@@ -48,25 +43,16 @@ from pusher.report import PhaseReport, Report, compose_report, why_parked
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
 from pusher.sampling import Sample
-from pusher.selecting import Selection
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
 from pusher.sources import KafkaSource, LineSource, open_source
-from pusher.stopping import Stopping
+from pusher.stopping import Stopping, cancel_after
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
 from pusher.watermark import Ledger
 from pusher.windows import Windows, confirmation_of
 
 __all__ = ["Pipeline", "push"]
-
-READ_AHEAD_CHUNKS = 0
-
-STOP_GRACE_S = 5.0
-"""How long requests under way may go on when the endpoint has turned out to be unusable."""
-
-TURN_CHECK_S = 0.05
-"""How often to look, on a quiet source, whether a waiting message's turn has come."""
 
 _log = logging.getLogger("pusher")
 
@@ -132,9 +118,6 @@ class Pipeline:
         self._transport = transport
         self._errand = errand
         self._rng = random.Random(settings.seed)
-        self._decoder = Decoder(
-            default_store=settings.default_store, default_type=settings.default_type
-        )
         self._batcher = Batcher(
             errand.encode if errand else encode_messages,
             batch_size=settings.batch_size,
@@ -282,7 +265,7 @@ class Pipeline:
         self.view.stage = "preflight"
         reason: str | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_after, self.stopping.reading_ended, tasks.cancel_scope)
+            tasks.start_soon(cancel_after, self.stopping.reading_ended, tasks.cancel_scope)
             reason = await preflight(transport, rng=self._rng)
             tasks.cancel_scope.cancel()
         if reason is not None:
@@ -306,6 +289,21 @@ class Pipeline:
             route=self._errand,
         )
         self._parked = self._room.parked = sender.parked
+        intake = Intake(
+            self.source,
+            settings,
+            batcher=self._batcher,
+            ledger=self._ledger,
+            tally=self.tally,
+            settlement=self._settlement,
+            admission=self._admission,
+            room=self._room,
+            stopping=self.stopping,
+            warnings=self._warnings,
+            checkpointer=keeper,
+            committer=self._committer,
+            errand=self._errand,
+        )
         phases = ASSOCIATION_ORDER if settings.phases else (frozenset(OBJECT_TYPES),)
         first_phase = keeper.first_phase if keeper else 1
         for number, object_types in enumerate(phases, 1):
@@ -316,7 +314,8 @@ class Pipeline:
                 self.source.resume(keeper.start)
             self.view.stage = f"phase {number} of {len(phases)}" if settings.phases else "pushing"
             delivered_before = self.tally.delivered
-            await self._push_phase(sender, object_types, is_first=number == 1)
+            await intake.send(sender, object_types, is_first=number == 1)
+            self._unusable = intake.unusable
             if self.stopping.is_reading_over:
                 return
             if self._ledger.parked and number < len(phases):
@@ -329,183 +328,6 @@ class Pipeline:
         self._is_complete = True
         if keeper is not None:
             keeper.recall()
-
-    async def _push_phase(
-        self, sender: Sender, object_types: frozenset[ObjectType], *, is_first: bool
-    ) -> None:
-        """Read the source once, and send what is of these types."""
-        settings = self._settings
-        selection = Selection(
-            pass_types=object_types,
-            only_stores=settings.only_stores,
-            only_types=settings.only_types,
-            limit=settings.limit,
-            why_skipped=self._errand.why_skipped if self._errand else None,
-        )
-        to_batch, chunks = anyio.create_memory_object_stream[Chunk](READ_AHEAD_CHUNKS)
-        has_enough = anyio.Event()
-        async with anyio.create_task_group() as guard:
-            guard.start_soon(self._cut_short, guard.cancel_scope)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read, to_batch, has_enough)
-                dispatcher = Dispatcher(
-                    sender,
-                    self._settlement,
-                    self._admission,
-                    self.stopping,
-                    tasks,
-                    errand=self._errand,
-                    is_rehearsal=settings.dry_run,
-                )
-                tasks.start_soon(self._batch, dispatcher, chunks, selection, is_first, has_enough)
-            guard.cancel_scope.cancel()
-
-    async def _cut_short(self, phase: anyio.CancelScope) -> None:
-        """End a phase that has to stop, with as much patience as the reason allows."""
-        await self.stopping.reading_ended()
-        halt = self.stopping.halt
-        if halt is None:
-            raise AssertionError("reading ends for a reason")
-        is_interrupted = halt.kind is HaltKind.INTERRUPTED
-        with anyio.move_on_after(self._settings.drain_timeout_s if is_interrupted else math.inf):
-            await self.stopping.sending_ended()
-        self.stopping.end_sending(halt)
-        self._admission.close()
-        if not is_interrupted:
-            await anyio.sleep(STOP_GRACE_S)
-        phase.cancel()
-
-    async def _read(self, to_batch: MemoryObjectSendStream[Chunk], has_enough: anyio.Event) -> None:
-        """Source: pass chunks on until the end, or until reading has to end."""
-        async with to_batch, anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_after, self.stopping.reading_ended, tasks.cancel_scope)
-            tasks.start_soon(_cancel_after, has_enough.wait, tasks.cancel_scope)
-            try:
-                async with aclosing(self.source.chunks()) as chunks:  # type: ignore[type-var]
-                    async for chunk in chunks:
-                        await self._rewind()
-                        await to_batch.send(chunk)
-                await self._rewind()
-            except anyio.BrokenResourceError:
-                pass  # Nothing more is wanted: the limit is reached.
-            except UsageError as error:
-                self._unusable = error
-                self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
-            except (InputError, DiskError) as error:
-                self.stopping.end_reading(Halt(HaltKind.STOPPED, str(error)))
-            tasks.cancel_scope.cancel()
-
-    async def _rewind(self) -> None:
-        """Now that the input was checked, take back the letters of what is read again."""
-        if self._checkpointer is not None and not self._settings.dry_run:
-            await self._checkpointer.rewind()
-
-    async def _batch(
-        self,
-        dispatcher: Dispatcher,
-        chunks: MemoryObjectReceiveStream[Chunk],
-        selection: Selection,
-        is_first: bool,  # noqa: FBT001 - start_soon passes positions
-        has_enough: anyio.Event,
-    ) -> None:
-        """Decode and batch: one task, no await a message."""
-        settings, batcher = self._settings, self._batcher
-        last_chunk_s = time.monotonic()
-        with closing(dispatcher):
-            async with chunks:
-                while not selection.is_exhausted:
-                    wait_s = self._patience_s(time.monotonic() - last_chunk_s)
-                    chunk: Chunk | None = None
-                    with anyio.move_on_after(wait_s):
-                        try:
-                            chunk = await chunks.receive()
-                        except anyio.EndOfStream:
-                            break
-                    if chunk is not None:
-                        await self._room.make_for(chunk, dispatcher)
-                        await self._take_in(chunk, dispatcher, selection, is_first=is_first)
-                        last_chunk_s = time.monotonic()
-                    now_s = time.monotonic()
-                    await dispatcher.send_all(batcher.turns(now_s))
-                    if now_s - last_chunk_s >= settings.linger_s:
-                        await dispatcher.send_all(batcher.drain())
-                        if self._is_to_judge(dispatcher):
-                            await dispatcher.next_settlement()
-                        if self._live is not None and self._is_at_rest(dispatcher):
-                            self._live.rest()
-                    await dispatcher.send_all(batcher.expired(now_s - settings.max_age_s))
-                    await self._room.make(dispatcher)
-                has_enough.set()  # A quiet source would not find out by itself.
-            await self._send_rest(dispatcher)
-
-    async def _send_rest(self, dispatcher: Dispatcher) -> None:
-        """The input has ended: send what is open, and wait until all is settled."""
-        batcher = self._batcher
-        while batcher.open_lane_count or batcher.waiting_count or not dispatcher.is_idle:
-            await dispatcher.send_all(batcher.turns(time.monotonic()))
-            await dispatcher.send_all(batcher.finish())
-            if self.stopping.is_sending_over:
-                return
-            if not batcher.has_turns:
-                await dispatcher.next_settlement()
-
-    def _is_to_judge(self, dispatcher: Dispatcher) -> bool:
-        """A topic may stay quiet for ever: what is kept back cannot wait for its end."""
-        return self._live is not None and dispatcher.only_keeps_back and self.tally.delivered > 0
-
-    def _is_at_rest(self, dispatcher: Dispatcher) -> bool:
-        """All that was read is settled, but for what only the end of the run decides on."""
-        batcher = self._batcher
-        has_any = batcher.open_lane_count or batcher.waiting_count or batcher.has_turns
-        return not has_any and (dispatcher.is_idle or dispatcher.only_keeps_back)
-
-    def _patience_s(self, idle_s: float) -> float | None:
-        """How long to wait for the next chunk before something else is to be done."""
-        batcher, settings = self._batcher, self._settings
-        if batcher.waiting_count:
-            return TURN_CHECK_S
-        opened_at_s = batcher.oldest_opened_at_s
-        if opened_at_s is None:
-            return settings.linger_s if self._live is not None else None
-        age_s = time.monotonic() - opened_at_s
-        return max(0.0, min(settings.linger_s - idle_s, settings.max_age_s - age_s))
-
-    async def _take_in(
-        self, chunk: Chunk, dispatcher: Dispatcher, selection: Selection, *, is_first: bool
-    ) -> None:
-        """Decode a chunk and add it to the lanes; reject what is no message, in the first pass."""
-        if not self._is_ours(chunk):
-            return
-        self._ledger.admit(chunk, time.monotonic())
-        decoded = self._decoder.decode(chunk, int(time.time() * 1000))
-        selected = selection.select(decoded.messages, decoded.indexes)
-        skipped = selected.skipped
-        rejections: list[Rejection] = []
-        if is_first:
-            rejections = [*chunk.rejected, *decoded.rejections]
-            chunk.rejected = ()  # A chunk may be held for long.
-            skipped.update(chunk.skipped)
-            for warning in decoded.warnings:
-                self._warn(f"{chunk.source}, line {chunk.first_line} or after: {warning}", warning)
-        open_count, skipped_count = len(selected.messages) + len(rejections), skipped.total()
-        self.tally.read += open_count + skipped_count
-        self.tally.skipped_by_reason.update(skipped)
-        self._ledger.expect(chunk, open_count, skipped=skipped_count, is_whole=selected.is_whole)
-        await self._settlement.reject(chunk, rejections)
-        if not self._is_ours(chunk) and self._committer is not None:
-            count = len(selected.messages)
-            self._committer.withdraw({chunk.number: count} if count else {})
-            return
-        added = self._batcher.add(selected.messages, selected.indexes, chunk, time.monotonic())
-        await dispatcher.send_all(added)
-
-    def _is_ours(self, chunk: Chunk) -> bool:
-        """Not so where a partition was taken away since: its next owner reads that again."""
-        return self._live is None or chunk.partition is None or self._live.holds(chunk.partition)
-
-    def _warn(self, logged: str, reported: str | None = None) -> None:
-        self._warnings.append(reported or logged)
-        _log.warning("%s", logged)
 
     async def _gate(
         self,
@@ -530,7 +352,8 @@ class Pipeline:
             if not is_processed and self.stopping.halt is None:
                 types = " and ".join(sorted(object_types))
                 warning = f"{types} were not seen processed in time; the next phase begins anyway"
-                self._warn(warning)
+                self._warnings.append(warning)
+                _log.warning("%s", warning)
         waited_s = round(time.monotonic() - started_s, 3)
         self._phases.append(PhaseReport(sorted(object_types), delivered, is_processed, waited_s))
         return is_last or not self.stopping.is_reading_over
@@ -593,8 +416,3 @@ class Pipeline:
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
         )
-
-
-async def _cancel_after(event: Callable[[], Awaitable[object]], work: anyio.CancelScope) -> None:
-    await event()
-    work.cancel()

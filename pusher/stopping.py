@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 
 from pusher.model import Halt
 
-__all__ = ["Stopping"]
+__all__ = ["Stopping", "cancel_after"]
 
 
 class Stopping:
@@ -53,3 +55,9 @@ class Stopping:
         with anyio.move_on_after(delay_s):
             await self._sending_ended.wait()
         return not self.is_sending_over
+
+
+async def cancel_after(event: Callable[[], Awaitable[object]], work: anyio.CancelScope) -> None:
+    """Cancel some work once an event has come."""
+    await event()
+    work.cancel()

@@ -81,7 +81,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         ),
     ),
     ("config", frozenset({"config"})),
-    ("the house", frozenset({"client", "importing", "monitor", "pipeline"})),
+    ("the house", frozenset({"client", "importing", "intake", "monitor", "pipeline"})),
     ("front door", frozenset({"", "__main__", "cli"})),
 )
 STILL_ROOMS = LAYERS[3][1]
