@@ -27,7 +27,7 @@ from pusher.config import Settings
 from pusher.decoding import Decoder
 from pusher.model import Answer, Batch, Chunk
 from pusher.pipeline import Pipeline
-from pusher.protocol import MESSAGES_PATH, encode_messages
+from pusher.protocol import MESSAGES_PATH
 from pusher.sampling import SampleSize
 from pusher.sources import lines, open_source
 from pusher.sources.cutting import cut_into_chunks
@@ -75,9 +75,9 @@ def _stages(path: Path) -> Iterator[tuple[str, int]]:
 
     yield "decode and check", _best_ns(decode, messages)
 
-    def batch(encode: Callable[..., bytes]) -> list[Batch]:
+    def batch() -> list[Batch]:
         """It takes the stores out of the messages, so they have to be decoded anew."""
-        decoder, batcher, made = Decoder(), Batcher(encode), []
+        decoder, batcher, made = Decoder(), Batcher(), []
         for number, chunk in zip(count(1), chunks, strict=False):
             fresh = Chunk(chunk.data, "s", chunk.offset, chunk.first_line, chunk.line_count)
             fresh.number = number
@@ -87,10 +87,7 @@ def _stages(path: Path) -> Iterator[tuple[str, int]]:
                 made.append(one)
         return made
 
-    with_batches = _best_ns(lambda: batch(lambda *_: b"{}"), messages)
-    with_bodies = _best_ns(lambda: batch(encode_messages), messages)
-    yield "decode, check, batch", with_batches
-    yield "decode, check, batch, encode", with_bodies
+    yield "decode, check, batch, encode", _best_ns(batch, messages)
 
 
 def _blocks(path: Path) -> list[bytes]:

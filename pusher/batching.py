@@ -1,81 +1,115 @@
 """Group sync messages into batches that the API accepts. No clock, no I/O: the caller passes `now`.
 
+What is open in a lane are pieces of the body of its next request: messages are encoded right after
+they were decoded, while the processor has them at hand, and are let go of. Where a batch has to be
+looked into, they are decoded again.
+
 Keeps the order per object: a message waits while another batch carries its object.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
 
 from msgspec import UNSET
 
-from pusher.model import Batch, Chunk, Lane, ObjectType, SyncMessage, origin_of, place_of
+from pusher.model import (
+    Batch,
+    Chunk,
+    Lane,
+    ObjectType,
+    SyncMessage,
+    ids_in,
+    origin_of,
+    piece_of_ids,
+    place_of,
+)
+from pusher.protocol import encode_messages, encode_piece, join_pieces
 
 __all__ = ["Batcher"]
+
+WAITING_OVERHEAD_BYTES = 500
+"""What a waiting message takes besides its maps; measured."""
 
 
 @dataclass(slots=True, eq=False)
 class _OpenLane:
-    """What one lane holds: `messages` grow into the next batch, `waiting` came before them.
+    """What one lane holds: what is open grows into the next batch, `waiting` came before it.
 
     A message waits because its object is in flight; `freed` are the objects that came back since.
     """
 
     lane: Lane
-    messages: list[SyncMessage] = field(default_factory=list)
+    around_bytes: int
+    """What a body has besides its messages."""
+    held: list[SyncMessage] = field(default_factory=list)
+    """Open messages of the chunk that is being added, not encoded yet."""
+    pieces: list[bytes | memoryview] = field(default_factory=list)
+    """All other open messages, encoded."""
+    alone: SyncMessage | None = None
+    """One of more bytes than a body may have, instead of pieces: it is encoded only once."""
+    count: int = 0
+    """How many these are."""
+    size_bytes: int = 0
+    """What a body of them takes."""
+    room: int = 0
+    """So many more of them fit into a batch."""
     origins: list[int] = field(default_factory=list)
+    """Of all open messages."""
+    id_pieces: list[str] = field(default_factory=list)
+    """The ids of those in the pieces, where order is kept."""
     opened_at_s: float = 0.0
-    counted_bytes: int = 0
-    in_flight: set[str | int] = field(default_factory=set)
-    is_borrowed: bool = False
-    """`in_flight` is the very set of the one batch that is in flight."""
-    waiting: dict[str | int, deque[tuple[int, SyncMessage]]] = field(default_factory=dict)
-    freed: set[str | int] = field(default_factory=set)
+    flying: list[Batch] = field(default_factory=list)
+    """Batches that are not settled, where order is kept."""
+    in_flight: set[str] | None = None
+    """All their ids, where that was asked for."""
+    waiting: dict[str, deque[tuple[int, SyncMessage]]] = field(default_factory=dict)
+    freed: set[str] = field(default_factory=set)
 
     @property
     def is_idle(self) -> bool:
         """Nothing is held that a new one would not have."""
-        return not (self.messages or self.in_flight or self.waiting)
+        return not (self.count or self.held or self.flying or self.waiting)
 
 
 class Batcher:
     """Collects messages per lane and closes batches.
 
     Args:
-        encode: builds the request body of a batch; its size is held against `batch_bytes`.
         batch_size: messages in a full batch (the reference allows 200).
         batch_bytes: largest body; one larger message goes alone.
         keep_order: never two batches in flight with the same object.
-        bodies_tell_all: a body has all that its messages have, so that they need not be kept.
+        keeps_messages: batches come with their messages, for whoever sends another body.
     """
 
     def __init__(
         self,
-        encode: Callable[[Lane, list[SyncMessage]], bytes],
         *,
         batch_size: int = 200,
         batch_bytes: int = 4 << 20,
         keep_order: bool = True,
-        bodies_tell_all: bool = True,
+        keeps_messages: bool = False,
     ) -> None:
-        self._encode = encode
         self._batch_size = batch_size
         self._batch_bytes = batch_bytes
         self._keep_order = keep_order
-        self._bodies_tell_all = bodies_tell_all
+        self._keeps_messages = keeps_messages
         self._lanes: dict[ObjectType, dict[str, _OpenLane]] = {}
         # Lanes with open messages, oldest first: dicts keep their order.
         self._open: dict[Lane, _OpenLane] = {}
         self._with_freed: dict[Lane, _OpenLane] = {}
-        # The chunk that is being added, and what of it is still to come.
+        # The chunk that is being added, what of it is still to come, and the lanes that hold some.
         self._adding: tuple[int, Iterator[object]] = (0, iter(()))
+        self._touched: list[_OpenLane] = []
         self.lane_count = 0
         """Lanes that hold something, or whose objects are in flight."""
         self.waiting_count = 0
         """Messages that wait because their object is in flight."""
+        self.held_bytes = 0
+        """What open bodies and waiting messages take."""
 
     def __repr__(self) -> str:
         return f"<Batcher {len(self._open)} open lanes, {self.waiting_count} messages waiting>"
@@ -87,16 +121,13 @@ class Batcher:
 
         The store and type move from the message into the lane, so that they are not encoded again.
         """
-        lanes, batch_size, batch_bytes = self._lanes, self._batch_size, self._batch_bytes
+        lanes, touched = self._lanes, self._touched
         first_origin = origin_of(chunk.number, 0)
         origins: Sequence[int]
         if isinstance(indexes, range):  # All lines of the chunk: mostly.
             origins = range(first_origin + indexes.start, first_origin + indexes.stop)
         else:
             origins = [first_origin + index for index in indexes]
-        # Sizes are counted only where a full batch of this chunk's messages might not fit;
-        # the exact size is known, and kept, when a batch is encoded.
-        counts_bytes = len(chunk.data) * batch_size > batch_bytes * len(messages)
         unset = UNSET
         rest = zip(messages, origins, strict=True)
         self._adding = chunk.number, rest
@@ -107,19 +138,17 @@ class Batcher:
                 lane = self._new_lane(message)
             message.store_id = unset
             message.object_type = unset
-            held = lane.messages
+            held = lane.held
             if not held:
-                lane.opened_at_s = now_s
-                self._open[lane.lane] = lane
+                touched.append(lane)
             held.append(message)
             lane.origins.append(origin)
-            if counts_bytes:
-                lane.counted_bytes += _size_of(message)
-                if lane.counted_bytes >= batch_bytes:
-                    yield from self._close(lane)
-                    continue
-            if len(held) >= batch_size:
-                yield from self._close(lane)
+            if len(held) >= lane.room:
+                yield from self._encode_held(lane, now_s)
+        for lane in touched:
+            if lane.held:
+                yield from self._encode_held(lane, now_s)
+        touched.clear()
 
     def expired(self, opened_before_s: float) -> Iterator[Batch]:
         """Close the lanes that have been open since before that moment."""
@@ -145,7 +174,7 @@ class Batcher:
         A lane with waiting messages stays open for them: one batch instead of many small ones.
         """
         for lane in list(self._open.values()):
-            while lane.messages and not lane.waiting:
+            if not lane.waiting:
                 yield from self._close(lane, is_last_call=True)
 
     def release(self, batch: Batch) -> None:
@@ -153,46 +182,41 @@ class Batcher:
         if not self._keep_order:
             return
         lane = self._lanes[batch.lane.object_type][batch.lane.store_id]
-        ids = batch.ids
-        if len(lane.in_flight) == len(ids):
-            lane.in_flight = set()
-        else:
-            lane.in_flight -= ids
-        if lane.is_idle:
+        lane.flying.remove(batch)
+        if not lane.flying:
+            lane.in_flight = None
+        elif lane.in_flight is not None:
+            lane.in_flight.difference_update(batch.ids)
+        if lane.waiting:
+            freed = lane.waiting.keys() & batch.ids
+            if freed:
+                lane.freed |= freed
+                self._with_freed[batch.lane] = lane
+        elif lane.is_idle:
             self._forget(lane)
-        if not lane.waiting or lane.waiting.keys().isdisjoint(ids):
-            return
-        lane.freed |= lane.waiting.keys() & ids
-        self._with_freed[batch.lane] = lane
 
     def turns(self, now_s: float) -> Iterator[Batch]:
-        """Let messages go whose object's turn has come: as full batches, or into the open lane."""
+        """Let messages go whose object's turn has come: they join what is open in their lane."""
         while self._with_freed:
             _, lane = self._with_freed.popitem()
             while lane.freed:
-                messages, origins = self._take_freed(lane)
-                if len(messages) < self._batch_size:
-                    # Their objects have nothing else waiting, and what is open came later.
-                    if not lane.messages:
-                        lane.opened_at_s = now_s
-                        self._open[lane.lane] = lane
-                    lane.messages = messages + lane.messages
-                    lane.origins = origins + lane.origins
-                    if len(lane.messages) >= self._batch_size:
-                        yield from self._close(lane)
-                else:
-                    yield self._batch_of_freed(lane, messages, origins)
+                lane.held, origins = self._take_freed(lane)
+                lane.origins.extend(origins)
+                yield from self._encode_held(lane, now_s, is_of_turn=True)
+                if lane.count and not lane.waiting.keys().isdisjoint(ids_in(lane.id_pieces)):
+                    # More of an object waits for what is open, which must not wait for it.
+                    yield from self._close(lane, is_last_call=True)
 
-    def find(self, chunk_numbers: Container[int]) -> dict[int, dict[int, SyncMessage]]:
-        """The messages held here that came from these chunks: by chunk, and by index in it."""
-        found: dict[int, dict[int, SyncMessage]] = {}
+    def find(self, chunk_numbers: Container[int]) -> dict[int, set[int]]:
+        """Which messages are held here that came from these chunks: their indexes, by chunk."""
+        found: dict[int, set[int]] = {}
         for by_store in self._lanes.values():
             for lane in by_store.values():
-                held = chain(zip(lane.origins, lane.messages, strict=True), *lane.waiting.values())
-                for origin, message in held:
+                waiting = (origin for origin, _ in chain.from_iterable(lane.waiting.values()))
+                for origin in chain(lane.origins, waiting):
                     number, index = place_of(origin)
                     if number in chunk_numbers:
-                        found.setdefault(number, {})[index] = message
+                        found.setdefault(number, set()).add(index)
         return found
 
     def withdraw(self, chunk_numbers: Container[int]) -> Counter[int]:
@@ -211,20 +235,18 @@ class Batcher:
             return number not in chunk_numbers
 
         for lane in [lane for by_store in self._lanes.values() for lane in by_store.values()]:
-            held = [stays(origin) for origin in lane.origins]
-            if not all(held):
-                lane.messages = list(compress(lane.messages, held))
-                lane.origins = list(compress(lane.origins, held))
-                lane.counted_bytes = sum(map(_size_of, lane.messages)) if lane.counted_bytes else 0
-                if not lane.messages:
-                    self._open.pop(lane.lane, None)
+            self._keep_open(lane, [stays(origin) for origin in lane.origins])
             for external_id, queue in list(lane.waiting.items()):
                 kept = deque(entry for entry in queue if stays(entry[0]))
-                self.waiting_count -= len(queue) - len(kept)
+                for _, message in queue if len(kept) < len(queue) else ():
+                    self._count_waiting(message, -1)
+                for _, message in kept if len(kept) < len(queue) else ():
+                    self._count_waiting(message, 1)
                 lane.waiting[external_id] = kept
                 if not kept:
                     del lane.waiting[external_id]
                     lane.freed.discard(external_id)
+            self._free_orphans(lane)
             if lane.is_idle:
                 self._forget(lane)
         return +gone
@@ -248,7 +270,8 @@ class Batcher:
         object_type, store_id = message.object_type, message.store_id
         if object_type is UNSET or not isinstance(store_id, str):
             raise TypeError("a message must have a store and a type to join a lane")
-        lane = _OpenLane(Lane(store_id, object_type))
+        name = Lane(store_id, object_type)
+        lane = _OpenLane(name, len(encode_messages(name, [])), room=self._batch_size)
         self._lanes.setdefault(object_type, {})[store_id] = lane
         self.lane_count += 1
         return lane
@@ -258,87 +281,155 @@ class Batcher:
         del self._lanes[lane.lane.object_type][lane.lane.store_id]
         self.lane_count -= 1
 
+    def _encode_held(
+        self, lane: _OpenLane, now_s: float, *, is_of_turn: bool = False
+    ) -> Iterator[Batch]:
+        """Move what a lane holds into its body, and close that whenever it is full."""
+        if lane.waiting and not is_of_turn:
+            self._divert(lane)
+        most = self._batch_size
+        while lane.held:
+            size = min(len(lane.held), lane.room, most)
+            part, lane.held = lane.held[:size], lane.held[size:]
+            if not self._encode(lane, part, now_s):
+                lane.held = part + lane.held
+                if size > 1:
+                    most = 1  # Some of them may fit.
+                else:
+                    yield from self._close(lane, is_last_call=True)
+            elif lane.size_bytes >= self._batch_bytes:
+                yield from self._close(lane, is_last_call=True)
+            elif not lane.room:
+                yield from self._close(lane)
+
+    def _encode(self, lane: _OpenLane, part: list[SyncMessage], now_s: float) -> bool:
+        """Add messages to what is open; false, and nothing is changed, where they are too large.
+
+        One message alone always fits.
+        """
+        count, added = lane.count, len(part)
+        if added == 1 and _size_of(part[0]) >= self._batch_bytes:
+            if count:
+                return False
+            lane.alone, size = part[0], _size_of(part[0])
+        else:
+            piece = encode_piece(part)
+            size = len(piece) + 1
+            before = lane.size_bytes if count else lane.around_bytes
+            if before + size > self._batch_bytes and count + added > 1:
+                return False
+            if not count:
+                size += before
+            lane.pieces.append(piece)
+        if not count:
+            lane.opened_at_s = now_s
+            self._open[lane.lane] = lane
+        if self._keep_order:
+            lane.id_pieces.append(piece_of_ids(part))
+        lane.count = count + added
+        lane.room -= added
+        lane.size_bytes += size
+        self.held_bytes += size
+        return True
+
+    def _divert(self, lane: _OpenLane) -> None:
+        """Let messages that were just read wait, if others of their objects do."""
+        messages, count = lane.held, lane.count
+        origins = lane.origins[count:]
+        lane.held = []
+        del lane.origins[count:]
+        for message, origin in zip(messages, origins, strict=True):
+            queue = lane.waiting.get(_id_of(message))
+            if queue is None:
+                lane.held.append(message)
+                lane.origins.append(origin)
+            else:
+                queue.append((origin, _own(message)))
+                self._count_waiting(message, 1)
+
     def _close(self, lane: _OpenLane, *, is_last_call: bool = False) -> Iterator[Batch]:
-        """Turn the open messages into a batch, or several if they are large.
+        """Turn what is open into a batch.
 
         Messages whose object is in flight start to wait. The rest then stays open to fill up,
         unless this is its last call.
         """
-        while lane.messages:
-            has_waiters = self._set_aside(lane)
-            if not lane.messages or (has_waiters and not is_last_call):
-                break
-            batch, rest_bytes = self._cut(lane)
-            yield batch
-            if rest_bytes < self._batch_bytes:
-                break
-        if not lane.messages:
-            self._open.pop(lane.lane, None)
-            if not self._keep_order:
+        has_waiters = bool(lane.flying) and self._set_aside(lane)
+        if lane.count and (is_last_call or not has_waiters):
+            batch = self._take(lane)
+            if lane.is_idle:  # Without order nobody waits for its release.
                 self._forget(lane)
+            yield batch
+
+    def _take(self, lane: _OpenLane) -> Batch:
+        """The batch of what is open. The lane is open no more."""
+        origins, count = lane.origins, lane.count
+        batch = Batch(
+            lane.lane,
+            None,
+            origins[:count] if len(origins) > count else origins,
+            _body_of(lane),
+            id_pieces=lane.id_pieces,
+        )
+        if self._keeps_messages:
+            batch.keep_messages()
+        if self._keep_order:
+            lane.flying.append(batch)
+            if lane.in_flight is not None:
+                lane.in_flight.update(batch.ids)
+        self._empty(lane, origins[count:])
+        return batch
+
+    def _empty(self, lane: _OpenLane, origins: list[int]) -> None:
+        """Nothing is encoded in a lane any more; the origins are those of what it holds."""
+        self.held_bytes -= lane.size_bytes
+        lane.count, lane.size_bytes, lane.room = 0, 0, self._batch_size
+        lane.pieces, lane.alone = [], None
+        lane.origins, lane.id_pieces = origins, []
+        self._open.pop(lane.lane, None)
 
     def _set_aside(self, lane: _OpenLane) -> bool:
         """Move the open messages that must wait for their object; false if there is none."""
-        if not (lane.in_flight or lane.waiting):
-            return False  # Mostly, with more lanes than requests in flight.
-        ids = _ids_of(lane.messages)
-        if lane.in_flight.isdisjoint(ids) and lane.waiting.keys().isdisjoint(ids):
+        if lane.in_flight is None:
+            lane.in_flight = set(chain.from_iterable(batch.ids for batch in lane.flying))
+        in_flight = lane.in_flight
+        if in_flight.isdisjoint(ids_in(lane.id_pieces)):
             return False
-        messages, origins = lane.messages, lane.origins
-        lane.messages, lane.origins = [], []
-        for message, origin in zip(messages, origins, strict=True):
-            external_id = message.external_object_id
-            if external_id in lane.waiting:
-                lane.waiting[external_id].append((origin, message))
-            elif external_id in lane.in_flight:
-                lane.waiting[external_id] = deque([(origin, message)])
-            else:
-                lane.messages.append(message)
-                lane.origins.append(origin)
-        self.waiting_count += len(messages) - len(lane.messages)
-        if lane.counted_bytes:
-            lane.counted_bytes = sum(map(_size_of, lane.messages))
+        aside: dict[str, list[tuple[int, SyncMessage]]] = {}
+        stays = []
+        for message, origin in zip(_open_of(lane) + lane.held, lane.origins, strict=True):
+            external_id = _id_of(message)
+            stays.append(external_id not in in_flight)
+            if external_id in in_flight:
+                aside.setdefault(external_id, []).append((origin, _own(message)))
+                self._count_waiting(message, 1)
+        for external_id, entries in aside.items():
+            # What of their object waits already came later.
+            lane.waiting.setdefault(external_id, deque()).extendleft(reversed(entries))
+        self._keep_open(lane, stays)
         return True
 
-    def _cut(self, lane: _OpenLane) -> tuple[Batch, int]:
-        """Take as many of the open messages as fit; return the size of the rest as well."""
-        messages, origins, most = lane.messages, lane.origins, self._batch_size
-        taken = messages if len(messages) <= most else messages[:most]
-        size, body, surplus_bytes = self._fit(lane.lane, taken)
-        if size == len(messages):  # Mostly: then nothing is copied.
-            batch = Batch(lane.lane, messages, origins, body)
-            lane.messages, lane.origins = [], []
-        else:
-            batch = Batch(lane.lane, messages[:size], origins[:size], body)
-            lane.messages, lane.origins = messages[size:], origins[size:]
-        lane.counted_bytes = surplus_bytes
-        self._send_off(lane, batch)
-        return batch, surplus_bytes
+    def _keep_open(self, lane: _OpenLane, stays: list[bool]) -> None:
+        """Leave in a lane only those of its open messages that stay."""
+        if all(stays):
+            return
+        count, opened_at_s = lane.count, lane.opened_at_s
+        lane.held = list(compress(lane.held, stays[count:]))
+        origins = list(compress(lane.origins, stays))
+        if all(stays[:count]):
+            lane.origins = origins
+            return
+        kept = list(compress(_open_of(lane), stays))
+        self._empty(lane, origins)
+        if kept:
+            self._encode(lane, kept, opened_at_s)
 
-    def _send_off(self, lane: _OpenLane, batch: Batch) -> None:
-        """Take note that a batch with its body is on its way."""
-        if self._keep_order:
-            # Encoding has just read the ids: they are still at hand for the processor.
-            batch.ids = _ids_of(batch.messages)
-            if not lane.in_flight:
-                lane.in_flight, lane.is_borrowed = batch.ids, True
-            elif lane.is_borrowed:
-                lane.in_flight, lane.is_borrowed = lane.in_flight | batch.ids, False
-            else:
-                lane.in_flight |= batch.ids
-        if self._bodies_tell_all:
-            batch.let_go()
-
-    def _fit(self, lane: Lane, messages: list[SyncMessage]) -> tuple[int, bytes, int]:
-        """How many of the messages fit, the body with them, and the size of the others."""
-        size = len(messages)
-        body = self._encode(lane, messages)
-        full_bytes = len(body)
-        while len(body) > self._batch_bytes and size > 1:
-            # Aim a little low, so that one guess is mostly enough.
-            size = max(1, min(size - 1, int(size * self._batch_bytes / len(body) * 0.95)))
-            body = self._encode(lane, messages[:size])
-        return size, body, full_bytes - len(body)
+    def _free_orphans(self, lane: _OpenLane) -> None:
+        """What waits for messages that were withdrawn has its turn."""
+        orphans = lane.waiting.keys() - lane.freed
+        orphans.difference_update(ids_in(lane.id_pieces), *(batch.ids for batch in lane.flying))
+        if orphans:
+            lane.freed |= orphans
+            self._with_freed[lane.lane] = lane
 
     def _take_freed(self, lane: _OpenLane) -> tuple[list[SyncMessage], list[int]]:
         """Take the waiting messages of free objects, at most a full batch."""
@@ -350,31 +441,38 @@ class Batcher:
                 freed.append(queue.popleft())
             if not queue:
                 del lane.waiting[external_id]
-        self.waiting_count -= len(freed)
+        for _, message in freed:
+            self._count_waiting(message, -1)
         freed.sort(key=lambda entry: entry[0])
         return [message for _, message in freed], [origin for origin, _ in freed]
 
-    def _batch_of_freed(
-        self, lane: _OpenLane, messages: list[SyncMessage], origins: list[int]
-    ) -> Batch:
-        """Make a batch of waiting messages; those that do not fit go on waiting, in front."""
-        size, body, _ = self._fit(lane.lane, messages)
-        batch = Batch(lane.lane, messages[:size], origins[:size], body)
-        self._send_off(lane, batch)
-        for message, origin in zip(
-            reversed(messages[size:]), reversed(origins[size:]), strict=True
-        ):
-            queue = lane.waiting.setdefault(message.external_object_id, deque())
-            queue.appendleft((origin, message))
-            self.waiting_count += 1
-        if size < len(messages):
-            lane.freed |= lane.waiting.keys() - lane.in_flight
-        return batch
+    def _count_waiting(self, message: SyncMessage, count: int) -> None:
+        self.waiting_count += count
+        self.held_bytes += count * (_size_of(message) + WAITING_OVERHEAD_BYTES)
 
 
-def _ids_of(messages: list[SyncMessage]) -> set[str | int]:
-    return {message.external_object_id for message in messages}
+def _body_of(lane: _OpenLane) -> bytes:
+    if lane.alone is not None:
+        return encode_messages(lane.lane, [lane.alone])
+    return join_pieces(lane.lane, lane.pieces)
+
+
+def _open_of(lane: _OpenLane) -> list[SyncMessage]:
+    """The messages that are encoded in a lane."""
+    return Batch(lane.lane, None, lane.origins, _body_of(lane)).messages
+
+
+def _own(message: SyncMessage) -> SyncMessage:
+    """Copy the maps of a message that waits, so that what they were cut from is not kept."""
+    message.properties = message.properties.copy()
+    message.associations = message.associations.copy()
+    return message
+
+
+def _id_of(message: SyncMessage) -> str:
+    """An id is a string once a message is decoded."""
+    return message.external_object_id  # type: ignore[return-value]
 
 
 def _size_of(message: SyncMessage) -> int:
-    return len(message.properties) + len(message.associations) + 100
+    return len(message.properties) + len(message.associations)

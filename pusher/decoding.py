@@ -60,15 +60,17 @@ class _CanonicalMessage(_UndatedMessage, kw_only=True):
     associations: Raw = EMPTY_MAP
 
 
-_decode_canonical_lines = msgspec.json.Decoder(_CanonicalMessage).decode_lines
-_decode_undated_lines = msgspec.json.Decoder(_UndatedMessage).decode_lines
-_decode_lines = msgspec.json.Decoder(SyncMessage).decode_lines
+_decode_canonical = msgspec.json.Decoder(list[_CanonicalMessage]).decode
+_decode_canonical_alone = msgspec.json.Decoder(_CanonicalMessage).decode
+_decode_undated = msgspec.json.Decoder(list[_UndatedMessage]).decode
+_decode_any = msgspec.json.Decoder(list[SyncMessage]).decode
 _decode_line = msgspec.json.Decoder(SyncMessage).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _OPENING = bytearray(b"{")
-_ODD_LINE_END = re.compile(rb"\n(?:[^{]|(?<!\}\n))")
-"""After anything but a closing brace, or before anything but an opening one."""
+
+_AT_ONCE_BYTES = 1 << 20
+"""A larger chunk is not copied into an array: mostly it is one long line."""
 
 _NO_TIME = "missing required field `changedAt`"
 
@@ -124,7 +126,7 @@ class Decoder:
         self._filled_ms: dict[tuple[object, object, object], int] = {}
         self._chunks_seen = 0
         self._loose_chunks_left = 0
-        self._decode_strictly: Callable[[bytes], list[Any]] = _decode_canonical_lines
+        self._decode_strictly: Callable[[bytes], list[Any]] = _decode_canonical
         self._warned_of_seconds = False
         self._warned_of_nulls = False
 
@@ -148,19 +150,24 @@ class Decoder:
         try:
             if not is_ascii:  # Raw values are checked for JSON's grammar, but not for UTF-8.
                 _check_utf8(data)
-            messages, has_types = self._decode_lines(data)
+            if len(data) <= _AT_ONCE_BYTES:
+                messages, has_types = self._decode_array(_as_array(data))
+            elif chunk.line_count == 1:
+                messages, has_types = [_decode_canonical_alone(data)], True
+            else:
+                return None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if len(messages) != chunk.line_count or not _has_one_value_a_line(data, len(messages)):
+        if len(messages) != chunk.line_count:
             return None
         may_have_odd_ids = not is_ascii or b"\\" in data
         if has_types and _are_canonical(messages, may_have_odd_ids=may_have_odd_ids):
-            is_dated = self._decode_strictly is _decode_canonical_lines
+            is_dated = self._decode_strictly is _decode_canonical or len(data) > _AT_ONCE_BYTES
             return Decoded(messages, range(len(messages)), is_dated=is_dated)
         lines = list(chunk.lines())
         return self._sift(chunk, lines, lambda index, _: self._settled(messages[index]))
 
-    def _decode_lines(self, data: bytes) -> tuple[list[SyncMessage], bool]:
+    def _decode_array(self, data: bytes) -> tuple[list[SyncMessage], bool]:
         """Decode values; tell as well whether all ids, stores, types and times are as they must be.
 
         Raises:
@@ -171,11 +178,11 @@ class Decoder:
                 return self._decode_strictly(data), True
             except msgspec.ValidationError as error:
                 if _NO_TIME in str(error):  # Whoever leaves it out does so again.
-                    self._decode_strictly = _decode_undated_lines
-                    return self._decode_lines(data)
+                    self._decode_strictly = _decode_undated
+                    return self._decode_array(data)
                 self._loose_chunks_left = _LOOSE_CHUNKS
         self._loose_chunks_left -= 1
-        return _decode_lines(data), False
+        return _decode_any(data), False
 
     def _decode_line_by_line(self, chunk: Chunk) -> Decoded:
         return self._sift(chunk, list(chunk.lines()), lambda _, line: self.decode_line(line))
@@ -319,15 +326,14 @@ def _check_utf8(data: bytes) -> None:
         start += used
 
 
-def _has_one_value_a_line(data: bytes, count: int) -> bool:
-    """Tell lines of one value each from blank lines made up for by lines of several values.
+def _as_array(data: bytes) -> bytes:
+    """Lines as a JSON array: each line end becomes a comma, so that a blank line is an error.
 
-    A line end between two braces is outside of any value. Where all are, and there are as many
-    lines as values, no line has two.
+    Where there are as many values as lines, each line is a value. (The one exception, a line end
+    in the place of an object's comma together with two values of one line, does no harm.)
     """
-    if _ODD_LINE_END.search(data) is None:
-        return True
-    return data.count(b"}\n{") + data.count(b"}\r\n{") == count - 1
+    lines = memoryview(data)[:-1] if data.endswith(b"\n") else data
+    return b"".join((b"[", lines, b"]")).replace(b"\n", b",")
 
 
 def _are_canonical(messages: list[SyncMessage], *, may_have_odd_ids: bool) -> bool:

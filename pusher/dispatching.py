@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pusher.admission import Admission
-from pusher.model import Batch
+from pusher.model import Batch, Refusal
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
 from pusher.stopping import Stopping
@@ -142,7 +142,12 @@ class Dispatcher:
             if not has_turn and not await self._admission.enter_again():
                 break
             has_turn = False
-            await self._settlement.settle_all(self._sender.deliver(part))
+            outcome = await self._sender.deliver(part)
+            refusal = outcome if isinstance(outcome, Refusal) else None
+            if outcome is not None and refusal is None:
+                await self._settlement.settle(outcome)
+            if refusal is not None or self._sender.keeps_back:
+                await self._settlement.settle_all(self._sender.isolate(refusal))
         if has_turn:
             self._admission.leave()
         batch.drop_body()

@@ -109,11 +109,6 @@ class _ImportErrand:
         self._order = order
         self._state = state
 
-    def encode(self, lane: Lane, messages: list[SyncMessage]) -> bytes:
-        return encode_import_page(
-            lane, messages, started_at=self._order.import_started_at, number=0
-        )
-
     def body_of(self, batch: Batch) -> bytes:
         return encode_import_page(
             batch.lane,

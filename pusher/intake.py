@@ -5,6 +5,7 @@ Between reading and batching runs a bounded stream of chunks; everything else is
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -33,7 +34,11 @@ from pusher.watermark import Ledger
 
 __all__ = ["Intake"]
 
-READ_AHEAD_CHUNKS = 0
+READ_AHEAD_CHUNKS = 2
+"""So many wait to be decoded, so that the two tasks need not change turns for each."""
+
+LARGE_CHUNK_BYTES = 1 << 20
+"""While one of these waits, no other one does."""
 
 STOP_GRACE_S = 5.0
 """How long requests under way may go on when the endpoint has turned out to be unusable."""
@@ -97,6 +102,7 @@ class Intake:
         self._committer = committer
         self._errand = errand
         self._warnings = warnings
+        self._large_taken = anyio.Event()
         self.unusable: UsageError | None = None
         """Why the input cannot be used at all."""
 
@@ -158,6 +164,9 @@ class Intake:
                     async for chunk in chunks:
                         await self._rewind()
                         await to_batch.send(chunk)
+                        if len(chunk.data) > LARGE_CHUNK_BYTES:
+                            await self._large_taken.wait()
+                            self._large_taken = anyio.Event()
                 await self._rewind()
             except anyio.BrokenResourceError:
                 pass  # Nothing more is wanted: the limit is reached.
@@ -187,15 +196,14 @@ class Intake:
         with closing(dispatcher):
             async with chunks:
                 while not selection.is_exhausted:
-                    wait_s = self._patience_s(time.monotonic() - last_chunk_s)
-                    chunk: Chunk | None = None
-                    with anyio.move_on_after(wait_s):
-                        try:
-                            chunk = await chunks.receive()
-                        except anyio.EndOfStream:
-                            break
+                    try:
+                        chunk = await self._next(chunks, last_chunk_s)
+                    except anyio.EndOfStream:
+                        break
                     if chunk is not None:
-                        await self._room.make_for(chunk, dispatcher)
+                        if len(chunk.data) > LARGE_CHUNK_BYTES:
+                            self._large_taken.set()
+                            await self._room.make_for(chunk, dispatcher)
                         await self._take_in(chunk, dispatcher, selection, is_first=is_first)
                         last_chunk_s = time.monotonic()
                     now_s = time.monotonic()
@@ -210,6 +218,19 @@ class Intake:
                     await self._room.make(dispatcher)
                 has_enough.set()  # A quiet source would not find out by itself.
             await self._send_rest(dispatcher)
+
+    async def _next(
+        self, chunks: MemoryObjectReceiveStream[Chunk], last_chunk_s: float
+    ) -> Chunk | None:
+        """The next chunk; None where something else is to be done before it comes."""
+        try:
+            chunk = chunks.receive_nowait()
+        except anyio.WouldBlock:
+            with anyio.move_on_after(self._patience_s(time.monotonic() - last_chunk_s)):
+                return await chunks.receive()
+            return None
+        await asyncio.sleep(0)  # Let requests go on meanwhile.
+        return chunk
 
     async def _send_rest(self, dispatcher: Dispatcher) -> None:
         """The input has ended: send what is open, and wait until all is settled."""

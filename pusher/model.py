@@ -41,7 +41,9 @@ __all__ = [
     "Transport",
     "Verdict",
     "chunk_counts",
+    "ids_in",
     "origin_of",
+    "piece_of_ids",
     "place_of",
 ]
 
@@ -58,6 +60,9 @@ ASSOCIATION_ORDER: tuple[frozenset[ObjectType], ...] = (
 """What others point at comes first: a DEAL names CONTACTs, a LINE_ITEM its DEAL and PRODUCT."""
 
 EMPTY_MAP = Raw(b"{}")
+
+ID_SEPARATOR = "\xff"
+"""No id has it, as ids are ASCII."""
 
 _INDEX_BITS = 20
 """A chunk has fewer than 2**20 lines: it is cut at 256 KiB."""
@@ -209,34 +214,37 @@ class Batch:
     """Messages of one lane that go out in one request.
 
     Once its body is encoded, a batch needs the messages again only where it is refused. So it may
-    let go of them: thousands of small objects that nobody looks at are slow to free.
+    come without them: thousands of small objects that nobody looks at are slow to free.
 
     Args:
         lane: theirs.
-        messages: in the order of the input.
+        messages: in the order of the input; None where `body` has all of them.
         origins: `origins[i]` says where `messages[i]` came from (see `origin_of`).
         body: the request; empty where it is not encoded yet.
         whole: the batch that this is a part of.
+        id_pieces: the external ids of its messages, as `Batch.ids` reads them; of a whole batch
+            whose order is kept.
     """
 
-    __slots__ = ("_messages", "body", "ids", "lane", "open_count", "origins", "whole")
+    __slots__ = ("_messages", "body", "id_pieces", "lane", "open_count", "origins", "whole")
 
     def __init__(
         self,
         lane: Lane,
-        messages: list[SyncMessage],
-        origins: list[int],
+        messages: list[SyncMessage] | None,
+        origins: Sequence[int],
         body: bytes = b"",
         whole: Batch | None = None,
+        *,
+        id_pieces: list[str] | None = None,
     ) -> None:
         self.lane = lane
-        self._messages: list[SyncMessage] | None = messages
+        self._messages = messages
         self.origins = origins
         self.body = body
         self.whole = whole
-        self.ids: set[str | int] = set()
-        """The external ids of the objects that it changes; of a whole batch, not of a part."""
-        self.open_count = len(messages)
+        self.id_pieces = id_pieces or []
+        self.open_count = len(origins)
         """How many messages of a whole batch are not settled."""
 
     def __len__(self) -> int:
@@ -246,8 +254,13 @@ class Batch:
         return f"<Batch of {len(self)} for {self.lane.store_id} {self.lane.object_type}>"
 
     @property
+    def ids(self) -> list[str]:
+        """The external ids of its messages, in their order; none for a part of a batch."""
+        return ids_in(self.id_pieces)
+
+    @property
     def messages(self) -> list[SyncMessage]:
-        """The messages, taken out of the body where they were let go of."""
+        """The messages, taken out of the body where the batch came without them."""
         if self._messages is None:
             self._messages = _decode_body(self.body).messages
         return self._messages
@@ -258,9 +271,9 @@ class Batch:
             return _decode_changes(self.body).messages
         return self._messages
 
-    def let_go(self) -> None:
-        """Forget the messages: the body, which must be that of sync messages, has them all."""
-        self._messages = None
+    def keep_messages(self) -> None:
+        """Take the messages out of the body, which is about to become that of something else."""
+        self._messages = self.messages
 
     def drop_body(self) -> None:
         """Forget the body; what is not settled is encoded anew when it is sent again."""
@@ -283,6 +296,16 @@ class Batch:
             [origins[i] for i in kept],
             whole=self.whole or self,
         )
+
+
+def piece_of_ids(messages: list[SyncMessage]) -> str:
+    """The ids of messages in one string: it is let go of faster than each of them."""
+    return ID_SEPARATOR.join([message.external_object_id for message in messages])  # type: ignore[misc]
+
+
+def ids_in(pieces: list[str]) -> list[str]:
+    """The ids in some pieces."""
+    return ID_SEPARATOR.join(pieces).split(ID_SEPARATOR) if pieces else []
 
 
 def chunk_counts(origins: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -38,7 +38,6 @@ from pusher.model import (
 )
 from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
-from pusher.protocol import encode_messages
 from pusher.report import PhaseReport, Report, compose_report, why_parked
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
@@ -119,11 +118,10 @@ class Pipeline:
         self._errand = errand
         self._rng = random.Random(settings.seed)
         self._batcher = Batcher(
-            errand.encode if errand else encode_messages,
             batch_size=settings.batch_size,
             batch_bytes=settings.batch_bytes,
             keep_order=settings.keep_order,
-            bodies_tell_all=errand is None,
+            keeps_messages=errand is not None,
         )
         self._ledger = Ledger()
         self._live = source if isinstance(source, KafkaSource) else None

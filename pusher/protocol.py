@@ -38,10 +38,12 @@ __all__ = [
     "encode_import_end",
     "encode_import_page",
     "encode_messages",
+    "encode_piece",
     "error_text",
     "errors_query",
     "failure_in",
     "guilty_in",
+    "join_pieces",
     "printable",
     "retry_after_s",
     "status_paths",
@@ -62,11 +64,27 @@ _PLACE = re.compile(r"\bmessages(?:\[|/|\.)(\d{1,6})\b")
 
 
 _encoder = msgspec.json.Encoder()
+_LARGE_BYTES = 64 << 10
 
 
 def encode_messages(lane: Lane, messages: list[SyncMessage]) -> bytes:
     """Build the body of `PUT /sync/messages` ("Put sync messages")."""
     return _encoder.encode(SyncMessages(lane.store_id, lane.object_type, messages))
+
+
+def encode_piece(messages: list[SyncMessage]) -> bytes | memoryview:
+    """A piece of the body of `PUT /sync/messages`: messages without what is around them."""
+    encoded = _encoder.encode(messages)
+    return encoded[1:-1] if len(encoded) < _LARGE_BYTES else memoryview(encoded)[1:-1]
+
+
+def join_pieces(lane: Lane, pieces: list[bytes | memoryview]) -> bytes:
+    """The body that `encode_messages` makes of all the messages in these pieces."""
+    head = encode_messages(lane, []).removesuffix(b"]}")
+    if len(pieces) == 1:
+        return b"".join((head, pieces[0], b"]}"))
+    first, *others, last = pieces
+    return b",".join((head + first, *others, b"".join((last, b"]}"))))
 
 
 class ImportPart(msgspec.Struct, rename="camel", frozen=True):

@@ -16,8 +16,6 @@ from pusher.watermark import Ledger
 
 __all__ = ["Room"]
 
-LARGE_CHUNK_BYTES = 1 << 20
-
 LANE_BYTES = 1_300
 """What an open lane takes besides its messages; measured."""
 
@@ -67,9 +65,8 @@ class Room:
 
     async def make_for(self, chunk: Chunk, dispatcher: Dispatcher) -> None:
         """Wait until a large chunk fits, which is held twice once it is encoded."""
-        if len(chunk.data) > LARGE_CHUNK_BYTES:
-            self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
-            await self.make(dispatcher, 2 * len(chunk.data))
+        self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
+        await self.make(dispatcher, 2 * len(chunk.data))
 
     async def make(self, dispatcher: Dispatcher, wanted_bytes: int = 0) -> None:
         """Wait while more is held than allowed; let the oldest open lanes go meanwhile."""
@@ -96,7 +93,8 @@ class Room:
         wanted_bytes += min(self._batch_bytes, self._memory_bytes // 4)
         # Where one long line came, the next one may be under way, out of sight of the ledger.
         wanted_bytes = max(wanted_bytes, min(self._large_bytes, self._memory_bytes // 2))
-        held_bytes = self._ledger.held_bytes + self._batcher.lane_count * LANE_BYTES
+        held_bytes = self._ledger.held_bytes + self._batcher.held_bytes
+        held_bytes += self._batcher.lane_count * LANE_BYTES
         held_bytes += len(self._tally.lanes) * COUNTED_LANE_BYTES
         return held_bytes + dispatcher.bodies_bytes + wanted_bytes > self._memory_bytes
 

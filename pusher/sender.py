@@ -101,10 +101,6 @@ class SyncRoute:
 class Errand(Route, Protocol):
     """A run that does otherwise than send all messages as sync messages: an import."""
 
-    def encode(self, lane: Lane, messages: list[SyncMessage]) -> bytes:
-        """Encode messages, to see how large their request is."""
-        ...
-
     def why_skipped(self, message: SyncMessage) -> str | None:
         """Why a message is not sent by rule; None when it is."""
         ...
@@ -174,21 +170,26 @@ class Sender:
         """The lanes that are given up for this run, and what the endpoint said of the first."""
         return self._quarantine.parked
 
-    async def deliver(self, batch: Batch) -> AsyncIterator[Outcome]:
-        """Yield what became of the batch: deliveries of it or its parts, refusals of one message.
+    async def deliver(self, batch: Batch) -> Delivery | Refusal | Parked | None:
+        """Send a batch as a whole, until it is delivered or refused.
 
-        What is not yielded is still pending: the run is stopping, or it is not clear yet whether
-        the message or the endpoint is to blame. A later call, or `judge`, yields it then.
+        None: it is still pending, as the run is stopping. What a `Refusal` comes to is for
+        `isolate` to find out, which has to be asked too while `keeps_back`.
         """
         if self._quarantine.is_parked(batch.lane):
             self._admission.leave()
-            yield Parked(batch)
-            return
-        outcome = await self._send(batch, None, has_entered=True)
-        if isinstance(outcome, Delivery):
-            yield outcome
-        elif outcome is not None:
-            async for part_outcome in self._isolate(outcome):
+            return Parked(batch)
+        return await self._send(batch, None, has_entered=True)
+
+    async def isolate(self, refusal: Refusal | None) -> AsyncIterator[Outcome]:
+        """Yield what a refusal comes to: deliveries of parts, refusals of one message.
+
+        And what was kept back, where that can be decided by now. What is not yielded is still
+        pending: the run is stopping, or it is not clear yet whether the message or the endpoint is
+        to blame. A later call, or `judge`, yields it then.
+        """
+        if refusal is not None:
+            async for part_outcome in self._isolate(refusal):
                 yield part_outcome
         if self.keeps_back:
             async for late_outcome in self._release():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from pusher.batching import Batcher
@@ -83,7 +83,7 @@ class Settlement:
         """Settle outcomes as they come."""
         async with aclosing(outcomes) as each:  # type: ignore[type-var]
             async for outcome in each:
-                await self._settle(outcome)
+                await self.settle(outcome)
 
     async def reject(self, chunk: Chunk, rejections: list[Rejection]) -> None:
         """Settle lines of a chunk that are no messages; they stay pending when that fails."""
@@ -122,18 +122,11 @@ class Settlement:
         if sparse_bytes * _SWEEP_FROM_SHARE < budget_bytes:
             return
         self._swept_at_chunk = self._ledger.admitted
-        for number, messages in self._batcher.find(sparse).items():
-            lines = {
-                index: line
-                for index, line in enumerate(sparse[number].lines())
-                if index in messages
-            }
-            if self._ledger.replace(number, lines):
-                for message in messages.values():
-                    message.properties = message.properties.copy()
-                    message.associations = message.associations.copy()
+        for number, indexes in self._batcher.find(sparse).items():
+            lines = enumerate(sparse[number].lines())
+            self._ledger.replace(number, {index: line for index, line in lines if index in indexes})
 
-    async def _settle(self, outcome: Outcome) -> None:
+    async def settle(self, outcome: Outcome) -> None:
         """Take off what an outcome is about, unless its dead letter cannot be written."""
         batch = outcome.batch
         lane = self._tally.lane(batch.lane)
@@ -158,7 +151,7 @@ class Settlement:
         except DiskError as error:
             self._stop(error)
 
-    def _take_off(self, batch: Batch, origins: list[int]) -> None:
+    def _take_off(self, batch: Batch, origins: Sequence[int]) -> None:
         self._ledger.settle(chunk_counts(origins))
         self._count_off(batch, len(origins))
 

@@ -20,7 +20,7 @@ def batch_of(origins: list[int], object_type: ObjectType = "DEAL") -> Batch:
 
 
 def left(state: ImportState, origins: list[int]) -> list[list[int]]:
-    return [part.origins for part in state.unsettled(batch_of(origins))]
+    return [list(part.origins) for part in state.unsettled(batch_of(origins))]
 
 
 @pytest.mark.parametrize("is_in_a_file", [True, False])

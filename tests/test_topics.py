@@ -13,7 +13,6 @@ from pusher.changes import Converter
 from pusher.decoding import Decoder
 from pusher.errors import UsageError
 from pusher.model import Partition
-from pusher.protocol import encode_messages
 from pusher.records import Record
 from pusher.sources import TopicAddress, Until, read_properties, redacted
 from pusher.sources.values import chunks_of_records, chunks_of_values
@@ -131,7 +130,7 @@ def line(number: int) -> bytes:
 
 
 def test_what_is_withdrawn_is_in_no_batch_and_holds_the_watermark() -> None:
-    ledger, batcher = Ledger(), Batcher(encode_messages, batch_size=2)
+    ledger, batcher = Ledger(), Batcher(batch_size=2)
     chunks = chunks_of_values(
         PARTITION, [line(n) for n in range(5)], range(5), [0] * 5, first_line=1, max_line_bytes=99
     )

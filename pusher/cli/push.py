@@ -211,7 +211,6 @@ def _run_watched(
 
     # What is loaded by now stays, and what a run makes is freed without the collector's help:
     # visiting it all again and again would cost a tenth of the speed. Errors do make cycles.
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     hold_signals()

@@ -24,6 +24,7 @@ class Handoff:
         self._free = threading.Semaphore(capacity)
         self._items: deque[Chunk | Exception | None] = deque()
         self._arrived = asyncio.Event()
+        self._owed = 0  # Places that are free again, which the thread does not know of yet.
         self._is_closed = False
 
     def put(self, item: Chunk | Exception | None) -> bool:
@@ -32,10 +33,11 @@ class Handoff:
         if not self._take(places):
             return False
         self._items.append(item)
-        try:
-            self._loop.call_soon_threadsafe(self._arrived.set)
-        except RuntimeError:  # The loop has ended while we were reading.
-            return False
+        if not self._arrived.is_set():  # `get` looks once more after it has cleared it.
+            try:
+                self._loop.call_soon_threadsafe(self._arrived.set)
+            except RuntimeError:  # The loop has ended while we were reading.
+                return False
         if places == self._capacity:
             # While so large a chunk waits, the next one is not even put together.
             if not self._take(places):
@@ -63,13 +65,25 @@ class Handoff:
     async def get(self) -> Chunk | Exception | None:
         """Called in the event loop. Waits for an item; None is the end."""
         while not self._items:
+            self._pay()
             self._arrived.clear()
-            await self._arrived.wait()
+            if not self._items:
+                await self._arrived.wait()
         return self._items.popleft()
 
     def let_in(self, item: Chunk) -> None:
-        """Called in the event loop. An item was passed on: there is room again."""
-        self._free.release(self._places(item))
+        """Called in the event loop. An item was passed on: there is room again.
+
+        The thread is woken for several items at once: each time, it takes the interpreter from us.
+        """
+        self._owed += self._places(item)
+        if self._owed * 2 >= self._capacity:
+            self._pay()
+
+    def _pay(self) -> None:
+        if self._owed:
+            self._free.release(self._owed)
+            self._owed = 0
 
     def close(self) -> None:
         """Called in the event loop. Lets the thread end at its next item."""
