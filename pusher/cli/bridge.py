@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pusher.cli.naming import Apart
 from pusher.cli.values import DURATION, read_secret
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _WARNING = "Visible in `ps`; prefer PUSHER_BRIDGE_{0} or --{1}-file."
 
 
-@click.command("bridge")
+@click.command("bridge", cls=Apart)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -79,21 +80,18 @@ _WARNING = "Visible in `ps`; prefer PUSHER_BRIDGE_{0} or --{1}-file."
 )
 @click.option(
     "--token",
-    envvar="PUSHER_BRIDGE_TOKEN",
     metavar="TOKEN",
     help="OAuth token to demand. " + _WARNING.format("TOKEN", "token"),
 )
 @click.option("--token-file", type=_FILE, help="File that holds the token.")
 @click.option(
     "--api-key",
-    envvar="PUSHER_BRIDGE_API_KEY",
     metavar="KEY",
     help="The account's hapikey to demand. " + _WARNING.format("API_KEY", "api-key"),
 )
 @click.option("--api-key-file", type=_FILE, help="File that holds the account's hapikey.")
 @click.option(
     "--developer-key",
-    envvar="PUSHER_BRIDGE_DEVELOPER_KEY",
     metavar="KEY",
     help="The developer's hapikey to demand where an appId is given. "
     + _WARNING.format("DEVELOPER_KEY", "developer-key"),
@@ -101,7 +99,6 @@ _WARNING = "Visible in `ps`; prefer PUSHER_BRIDGE_{0} or --{1}-file."
 @click.option("--developer-key-file", type=_FILE, help="File that holds the developer's hapikey.")
 @click.option(
     "--client-secret",
-    envvar="PUSHER_BRIDGE_CLIENT_SECRET",
     metavar="SECRET",
     help="Sign the import webhook with the application's client secret. "
     + _WARNING.format("CLIENT_SECRET", "client-secret"),

@@ -48,11 +48,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """An option that is also read from PUSHER_<NAME>."""
-    flag = next(name for name in names if name.startswith("--")).partition("/")[0]
-    settings.setdefault("envvar", "PUSHER_" + flag[2:].upper().replace("-", "_"))
-    return click.option(*names, **settings)
+option = click.option
+"""An option. All are also read from the environment and from a file: `naming` has the rule."""
 
 
 def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
@@ -114,7 +111,6 @@ def connection_options(command: Command) -> Command:
             type=HEADER,
             multiple=True,
             show_default=False,
-            envvar="PUSHER_HEADER",
             help="Send this header as well; may be given more than once. Visible in `ps`: rather"
             " set PUSHER_HEADER, with one a line.",
         ),

@@ -16,6 +16,7 @@ from pusher.cli.connection import (
     printed,
     talk,
 )
+from pusher.cli.naming import ApartOption
 from pusher.cli.tables import shows_tables, table
 from pusher.model import OBJECT_TYPES
 
@@ -35,12 +36,20 @@ _HEADINGS = ("errored at (UTC)", "store", "object", "id", "error", "status", "de
 @connection_options
 @application_options
 @click.option(
-    "--type", "error_type", metavar="TYPE", help="Only this error, as INVALID_DEAL_STAGE."
+    "--type",
+    "error_type",
+    cls=ApartOption,
+    metavar="TYPE",
+    help="Only this error, as INVALID_DEAL_STAGE.",
 )
 @click.option("--object-type", type=click.Choice(OBJECT_TYPES), help="Only of these objects.")
 @click.option("--resolved", is_flag=True, help="Those as well that were resolved since.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="The newest N.  [default: all]"
+    "--limit",
+    cls=ApartOption,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The newest N.  [default: all]",
 )
 @json_option
 def command(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
+from pusher.cli.file_options import file_options, remember
 from pusher.version import __version__
 
 __all__ = ["command"]
@@ -21,6 +23,8 @@ _COMMANDS = {
     "bridge": "Run a local Ecommerce Bridge.",
     "demo": "The whole job on a bundled stream, against an embedded bridge.",
     "generate": "Write a change stream of any size.",
+    "config": "Show the settings of a command, and where each comes from.",
+    "completion": "Print the script that completes commands and options in a shell.",
 }
 
 
@@ -31,6 +35,10 @@ _FILES = {"import": "import_"}
 class _LazyGroup(click.Group):
     """Knows its commands by name, so that help and version need not load them."""
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._found: dict[str, click.Command] = {}
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(_COMMANDS)
@@ -39,8 +47,16 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = import_module(f"pusher.cli.{_FILES.get(cmd_name, cmd_name)}").command
-        return found
+        if cmd_name not in self._found:
+            from pusher.cli.configuring import attach  # noqa: PLC0415 - loaded with a command
+            from pusher.cli.naming import prepare  # noqa: PLC0415
+
+            file = _FILES.get(cmd_name, cmd_name)
+            found: click.Command = import_module(f"pusher.cli.{file}").command
+            prepare(found, (cmd_name,))
+            attach(found, (cmd_name,))
+            self._found[cmd_name] = found
+        return self._found[cmd_name]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
@@ -50,6 +66,7 @@ class _LazyGroup(click.Group):
 
 @click.group(
     cls=_LazyGroup,
+    params=file_options(remember, envvars=True),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`pusher COMMAND --help` tells more. Begin with `pusher demo`.",
 )

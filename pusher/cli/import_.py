@@ -21,7 +21,7 @@ from pusher.cli.running import (
     obey_signals,
 )
 from pusher.cli.streaming import input_options, output_options, pace_options, settings_of
-from pusher.cli.values import read_secret
+from pusher.cli.values import SOURCE, read_secret
 from pusher.model import OBJECT_TYPES
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class _Address(click.ParamType[tuple[str, int]]):
 
 
 @click.command("import", epilog=_EPILOG, context_settings={"show_default": True})
-@click.argument("source", nargs=-1, required=True)
+@click.argument("source", nargs=-1, required=True, type=SOURCE)
 @connection_options
 @option(
     "--listen",

@@ -28,7 +28,7 @@ from pusher.cli.streaming import (
     settings_of,
     topic_of,
 )
-from pusher.cli.values import DURATION, SAMPLE
+from pusher.cli.values import DURATION, SAMPLE, SOURCE
 
 if TYPE_CHECKING:
     from pusher.pipeline import Pipeline
@@ -127,7 +127,7 @@ def push_options(command: Command) -> Command:
     short_help="Push a change stream into a bridge.",
     context_settings={"show_default": True},
 )
-@click.argument("source", nargs=-1)
+@click.argument("source", nargs=-1, type=SOURCE)
 @push_options
 def command(source: tuple[str, ...], **options: Any) -> None:
     """Push a change stream into an Ecommerce Bridge, and confirm a sample of it.

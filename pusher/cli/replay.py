@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pusher.cli.push import push_options, run_push
+from pusher.cli.values import SOURCE
 
 __all__ = ["command"]
 
@@ -25,7 +26,7 @@ DEFAULTS = {"dead_letters": "replay.dead.ndjson"}
 
 
 @click.command(epilog=_EPILOG, context_settings={"show_default": True, "default_map": DEFAULTS})
-@click.argument("source", nargs=-1, required=True, metavar="DEAD.ndjson ...")
+@click.argument("source", nargs=-1, required=True, type=SOURCE, metavar="DEAD.ndjson ...")
 @click.option(
     "--reason",
     "reasons",

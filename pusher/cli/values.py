@@ -20,6 +20,7 @@ __all__ = [
     "REJECTED_MAX",
     "SAMPLE",
     "SIZE",
+    "SOURCE",
     "read_json_object",
     "read_secret",
 ]
@@ -133,6 +134,12 @@ class _Header(click.ParamType[tuple[str, str]]):
         return name.strip(), rest[0].strip()
 
 
+class _Source(click.Path):
+    """What is read: completed as file names are, but it may also be - or the address of a topic."""
+
+    envvar_list_splitter = "\n"
+
+
 def read_secret(value: str | None, file: str | Path | None, flag: str) -> str | None:
     """A secret from its flag or variable, or from the first line of a file.
 
@@ -175,4 +182,5 @@ DURATION = _Duration()
 HEADER = _Header()
 REJECTED_MAX = _RejectedMax()
 SIZE = _Size()
+SOURCE = _Source()
 SAMPLE = _Sample()
