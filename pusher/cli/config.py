@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from pusher.cli.configuring import Loaded, load, loaded_for, overruled, settings_tree
 from pusher.cli.connection import as_json, json_option, printed
 from pusher.cli.file_options import file_options, remember
-from pusher.cli.naming import CommandPath, setting_of, variables_of
+from pusher.cli.naming import CommandPath, setting_of, variable_behind, variables_of
 from pusher.masking import shown
 from pusher.settings_file import Kind, Setting, nearest
 
@@ -204,8 +204,7 @@ def _row(
     source = ctx.get_parameter_source(name)
     if source is ParameterSource.COMMANDLINE:
         raw, origin = ctx.meta[_RAW][name], "flag"
-    elif source is ParameterSource.ENVIRONMENT:
-        variable = next(one for one in param.envvar or () if os.environ.get(one))
+    elif (variable := variable_behind(ctx, param)) is not None:
         raw, origin, where = os.environ[variable], "environment", {"variable": variable}
         if setting.is_list:
             raw = param.type.split_envvar_value(raw)

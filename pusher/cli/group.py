@@ -58,6 +58,17 @@ class _LazyGroup(click.Group):
             self._found[cmd_name] = found
         return self._found[cmd_name]
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a bad value from the environment is complained of by its variable."""
+        try:
+            return super().invoke(ctx)
+        except click.BadParameter as error:
+            from pusher.cli.naming import variable_behind  # noqa: PLC0415 - it may have been named
+
+            if error.param is not None and error.ctx is not None:
+                error.param_hint = variable_behind(error.ctx, error.param) or error.param_hint
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):

@@ -7,10 +7,12 @@ else than under the same name elsewhere stands `Apart`: only the second form is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pusher.settings_file import Kind, Setting
 
@@ -22,6 +24,7 @@ __all__ = [
     "key_of",
     "prepare",
     "setting_of",
+    "variable_behind",
     "variables_of",
 ]
 
@@ -84,8 +87,16 @@ def variables_of(path: CommandPath, setting: Setting) -> list[str]:
     return [name.upper().replace("-", "_") for name in names]
 
 
+def variable_behind(ctx: click.Context, param: click.Parameter) -> str | None:
+    """The variable that a value was taken from; None when it was not."""
+    if ctx.get_parameter_source(param.name or "") is not ParameterSource.ENVIRONMENT:
+        return None
+    names = [param.envvar] if isinstance(param.envvar, str) else param.envvar or ()
+    return next((name for name in names if os.environ.get(name)), None)
+
+
 def is_instead_of(command: click.Command, key: str, other: str) -> bool:
-    """Whether two settings are two ways to say one thing: a secret or its file, token or API key."""
+    """Whether two settings say one thing: a secret and its file, or a token and an API key."""
     one, two = key.removesuffix("-file"), other.removesuffix("-file")
     credentials = set() if isinstance(command, Apart) else {"token", "api-key"}
     return key != other and (one == two or {one, two} == credentials)

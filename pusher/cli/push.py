@@ -142,7 +142,8 @@ def command(source: tuple[str, ...], **options: Any) -> None:
        "externalObjectId": "42", "changedAt": 1542092841947,
        "properties": {"name": "Tea"}, "associations": {}}
 
-    Every option can also be set in the environment: --batch-size is PUSHER_BATCH_SIZE.
+    Every option can also be set in the environment, --batch-size as PUSHER_BATCH_SIZE, or in the
+    file pusher.toml, as batch-size = 100. `pusher config push` shows what counts.
     """  # noqa: D301 - click wants the character
     run_push(source or ("-",), options)
 
