@@ -46,7 +46,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _WARNING = "Visible in `ps`; prefer PUSHER_BRIDGE_{0} or --{1}-file."
 
 
-@click.command("bridge", cls=Apart)
+_EPILOG = """
+\b
+Examples:
+  pusher bridge --settings settings.json --stores stores.json
+  pusher bridge --port 0 --db bridge.db --processing-delay LINE_ITEM=0,DEAL=2s
+  pusher bridge --faults seed=7,429=2%,reset-after=0.5%,slow=1%:2s,retry-after=date
+"""
+
+
+@click.command("bridge", cls=Apart, epilog=_EPILOG)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -143,12 +152,7 @@ def command(
 
     The first line on stdout is `listening on http://HOST:PORT`. Without credentials the bridge is
     open, and then it listens on loopback only. SIGINT or SIGTERM stops it.
-
-    \b
-    pusher bridge --settings settings.json --stores stores.json
-    pusher bridge --port 0 --db bridge.db --processing-delay LINE_ITEM=0,DEAL=2s
-    pusher bridge --faults seed=7,429=2%,reset-after=0.5%,slow=1%:2s,retry-after=date
-    """  # noqa: D301  # \b is click's mark for lines that stay as they are.
+    """
     from pusher.bridge import BridgeConfig  # noqa: PLC0415  # aiohttp and sqlite3 come with it.
 
     config = BridgeConfig(

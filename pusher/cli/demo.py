@@ -22,7 +22,10 @@ _STORE = "northwind-europe"
 _SHOWN = (("CONTACT", "VINET"), ("PRODUCT", "11"), ("DEAL", "10248"), ("LINE_ITEM", "10248-11"))
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(
+    epilog="\b\nExamples:\n  pusher demo\n  pusher demo --keep",
+    context_settings={"show_default": True},
+)
 @click.option(
     "--keep",
     is_flag=True,

@@ -29,10 +29,16 @@ __all__ = ["command"]
 _HEADINGS = ("errored at (UTC)", "store", "object", "id", "error", "status", "details")
 
 
-@click.command(
-    epilog="\b\nExample:\n  pusher errors --object-type LINE_ITEM | jq -r .externalObjectId\n"
-    + EXIT_CODES
-)
+_EXAMPLES = """
+\b
+Examples:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher errors --object-type LINE_ITEM | jq -r .externalObjectId
+  pusher errors --type INVALID_ASSOCIATION_PROPERTY --limit 20
+"""
+
+
+@click.command(epilog=_EXAMPLES + EXIT_CODES)
 @connection_options
 @application_options
 @click.option(

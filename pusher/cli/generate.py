@@ -8,9 +8,16 @@ import click
 
 __all__ = ["command"]
 
+_EPILOG = """
+\b
+Examples:
+  pusher generate 20000 --seed 7 | gzip > made-up.ndjson.gz
+  pusher generate 1000 --stores 4 | pusher push --dry-run --url http://127.0.0.1:8080
+"""
+
 
 @click.command(
-    epilog="\b\nExample:\n  pusher generate 100000 --stores 4 | pusher push --url http://127.0.0.1:8080",
+    epilog=_EPILOG,
     context_settings={"show_default": True},
 )
 @click.argument("count", type=click.IntRange(min=0))

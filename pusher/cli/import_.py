@@ -37,8 +37,10 @@ __all__ = ["command"]
 _EPILOG = """
 \b
 Examples:
+  pusher import shop/ --url http://127.0.0.1:8080
   pusher import shop/ --url https://bridge.example --token-file token \\
       --client-secret-file secret --listen 0.0.0.0:8443 --webhook-uri https://me.example/import
+  pusher import shop/ --url https://bridge.example --token-file token --state import.state
   pusher import shop/ --url https://bridge.example --token-file token --state import.state --resume
 
 \b

@@ -46,8 +46,10 @@ _EPILOG = """
 Examples:
   tail -F changes.ndjson | pusher push --url http://127.0.0.1:8080
   pusher push export/ --phases --url https://bridge.example --token-file token --checkpoint ck
-  kcat -C -J -e -q -o beginning -b h:9092 -t orders | pusher push --map map.toml --dry-run
+  kcat -C -J -e -q -o beginning -b h:9092 -t orders \\
+      | pusher push --map map.toml --dry-run --url http://127.0.0.1:8080
   pusher push 'kafka://h1:9092,h2:9092/orders?group=hubspot' --url https://bridge.example
+  export PUSHER_URL=http://127.0.0.1:8080
   zcat old.ndjson.gz | pusher push --store shop-1 --type PRODUCT --report - | jq .messages
 
 \b

@@ -32,9 +32,34 @@ __all__ = ["command"]
 _EXAMPLE = """
 \b
 Example:
+  export PUSHER_URL=http://127.0.0.1:8080
   pusher settings get > settings.json
   $EDITOR settings.json
   pusher settings put settings.json
+"""
+
+_GET = """
+\b
+Examples:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher settings get > settings.json
+  pusher settings get --json | jq '.mappings | keys'
+  pusher settings get --app-id 7 --developer-key-file key > settings-of-7.json
+"""
+
+_PUT = """
+\b
+Examples:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher settings put settings.json --yes
+  jq '.enabled = false' settings.json | pusher settings put - --yes
+"""
+
+_DELETE = """
+\b
+Example:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher settings delete --yes
 """
 
 
@@ -46,7 +71,7 @@ def command() -> None:
     """
 
 
-@command.command("get")
+@command.command("get", epilog=_GET + EXIT_CODES)
 @connection_options
 @application_options
 @click.option(
@@ -63,7 +88,7 @@ def get(*, provided: bool, is_json: bool, **options: Any) -> None:
     printed(as_json(talk(connection, ask, only_reads=True), is_indented=not is_json))
 
 
-@command.command("put")
+@command.command("put", epilog=_PUT + EXIT_CODES)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @connection_options
 @application_options
@@ -101,7 +126,7 @@ def put(file: Path, *, yes: bool, is_json: bool, **options: Any) -> None:
         printed(as_json(result))
 
 
-@command.command("delete")
+@command.command("delete", epilog=_DELETE + EXIT_CODES)
 @connection_options
 @application_options
 @yes_option

@@ -32,6 +32,11 @@ POLL_MAX_S = 5.0
 
 _EPILOG = """
 \b
+Example:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher status DEAL shop-1 10248 --wait 30s && echo processed
+
+\b
 Exit codes:
   0  processed without error
   1  processing failed, or the bridge answered with an error

@@ -26,13 +26,43 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_LIST = """
+\b
+Examples:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher stores list
+  pusher stores list | jq -r .id
+"""
+
+_GET = """
+\b
+Example:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher stores get shop-1 > store.json
+"""
+
+_PUT = """
+\b
+Examples:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher stores put --id shop-1 --label "My shop" --admin-uri shop.example
+  pusher stores put store.json
+"""
+
+_DELETE = """
+\b
+Example:
+  export PUSHER_URL=http://127.0.0.1:8080
+  pusher stores delete shop-2 --yes
+"""
+
 
 @click.group(epilog=EXIT_CODES)
 def command() -> None:
     """Show, create, replace or delete stores."""
 
 
-@command.command("list")
+@command.command("list", epilog=_LIST + EXIT_CODES)
 @connection_options
 @json_option
 def list_(*, is_json: bool, **options: Any) -> None:
@@ -49,7 +79,7 @@ def list_(*, is_json: bool, **options: Any) -> None:
         table(fields, [[store.get(name) for name in fields] for store in stores])
 
 
-@command.command("get")
+@command.command("get", epilog=_GET + EXIT_CODES)
 @click.argument("store_id", metavar="ID")
 @connection_options
 @json_option
@@ -63,7 +93,7 @@ def get(store_id: str, *, is_json: bool, **options: Any) -> None:
     printed(as_json(store, is_indented=not is_json))
 
 
-@command.command("put")
+@command.command("put", epilog=_PUT + EXIT_CODES)
 @click.argument(
     "file",
     required=False,
@@ -95,7 +125,7 @@ def put(
         printed(as_json(result))
 
 
-@command.command("delete")
+@command.command("delete", epilog=_DELETE + EXIT_CODES)
 @click.argument("store_id", metavar="ID")
 @connection_options
 @yes_option
