@@ -184,11 +184,11 @@ class SettingsFile:
         below = {path[depth] for path in here if len(path) > depth}
         for key, value in self._table(base + words).items():
             path = (*base, *words, key)
-            if not isinstance(value, dict):
-                self._check_key(path, value, words, commands)
-            elif path == (PROFILES,):
+            if path == (PROFILES,):
                 for name in self.profiles():
                     self._check_table((PROFILES, name), (), commands)
+            elif not isinstance(value, dict):
+                self._check_key(path, value, words, commands)
             elif key in below:
                 self._check_table(base, (*words, key), commands)
             else:
