@@ -598,3 +598,11 @@ def test_the_help_does_not_show_what_is_in_the_file() -> None:
     result = invoked("push", "--config", "pusher.toml", "--help")
     assert result.exit_code == 0
     assert SECRET not in result.output
+
+
+@pytest.mark.parametrize("path", WITH_SETTINGS, ids=words)
+def test_what_is_a_file_is_declared_as_one(path: tuple[str, ...]) -> None:
+    """Shells complete its name, and a settings file wants a string."""
+    for param, setting in settings_of(path):
+        if getattr(param, "metavar", None) == "FILE":
+            assert setting.kind is Kind.PATH, setting.key

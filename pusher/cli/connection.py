@@ -71,7 +71,7 @@ def connection_options(command: Command) -> Command:
             help="OAuth or private-app token. Visible in `ps`: rather set PUSHER_TOKEN, or use"
             " a file.",
         ),
-        option("--token-file", metavar="FILE", help="File with the token."),
+        option("--token-file", metavar="FILE", type=click.Path(), help="File with the token."),
         option(
             "--api-key",
             metavar="K",
@@ -79,7 +79,7 @@ def connection_options(command: Command) -> Command:
             help="The account's hapikey. Visible in `ps`: rather set PUSHER_API_KEY, or use a"
             " file.",
         ),
-        option("--api-key-file", metavar="FILE", help="File with the API key."),
+        option("--api-key-file", metavar="FILE", type=click.Path(), help="File with the API key."),
         option(
             "--timeout",
             type=DURATION,
@@ -128,7 +128,12 @@ def refresh_options(command: Command) -> Command:
             help="Get a new token with it when the old one expires during the run. Visible in"
             " `ps`: rather set PUSHER_REFRESH_TOKEN, or use a file.",
         ),
-        option("--refresh-token-file", metavar="FILE", help="File with the refresh token."),
+        option(
+            "--refresh-token-file",
+            metavar="FILE",
+            type=click.Path(),
+            help="File with the refresh token.",
+        ),
         option("--client-id", metavar="ID", help="The application, for the refresh token."),
         option(
             "--client-secret",
@@ -137,7 +142,12 @@ def refresh_options(command: Command) -> Command:
             help="The application's secret. Visible in `ps`: rather set PUSHER_CLIENT_SECRET, or"
             " use a file.",
         ),
-        option("--client-secret-file", metavar="FILE", help="File with the client secret."),
+        option(
+            "--client-secret-file",
+            metavar="FILE",
+            type=click.Path(),
+            help="File with the client secret.",
+        ),
         option(
             "--token-url",
             metavar="URL",
@@ -205,7 +215,9 @@ def application_options(command: Command) -> Command:
             help="The developer's hapikey, used where --app-id is given. Visible in `ps`:"
             " rather set PUSHER_DEVELOPER_KEY, or use a file.",
         ),
-        option("--developer-key-file", metavar="FILE", help="File with that key."),
+        option(
+            "--developer-key-file", metavar="FILE", type=click.Path(), help="File with that key."
+        ),
     )
 
 

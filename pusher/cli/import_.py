@@ -103,7 +103,9 @@ class _Address(click.ParamType[tuple[str, int]]):
     help="The application's: requests that it did not sign are refused. Visible in `ps`: rather"
     " set PUSHER_CLIENT_SECRET, or use a file.",
 )
-@option("--client-secret-file", metavar="FILE", help="File with the client secret.")
+@option(
+    "--client-secret-file", metavar="FILE", type=click.Path(), help="File with the client secret."
+)
 @option(
     "--state",
     "state_file",

@@ -229,7 +229,12 @@ def output_options(command: Command) -> Command:
             default="pusher.dead.ndjson",
             help="Where rejected messages go, each with its reason. Appended to.",
         ),
-        option("--report", metavar="FILE", help="Write the JSON report there; - is stdout."),
+        option(
+            "--report",
+            metavar="FILE",
+            type=click.Path(),
+            help="Write the JSON report there; - is stdout.",
+        ),
         option(
             "-q",
             "--quiet",
