@@ -26,7 +26,7 @@ _EPILOG = """
 Examples:
   pusher config push
   pusher config push --concurrency 8 --url http://127.0.0.1:8080
-  pusher config --json push | jq -c 'select(.origin != "default")'
+  pusher config --json push --rate 5 | jq -c 'select(.origin != "default")'
   pusher config stores list
   pusher config
 """

@@ -35,7 +35,7 @@ Example:
   export PUSHER_URL=http://127.0.0.1:8080
   pusher settings get > settings.json
   $EDITOR settings.json
-  pusher settings put settings.json
+  pusher settings put settings.json --yes
 """
 
 _GET = """

@@ -57,7 +57,7 @@ Example:
 """
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(epilog=_LIST + EXIT_CODES)
 def command() -> None:
     """Show, create, replace or delete stores."""
 
