@@ -59,6 +59,11 @@ BEFORE = {
 }
 """What has to be there, beyond a bridge with settings and stores."""
 
+AFTER = dict.fromkeys(
+    ("settings delete", "settings put"), "pusher settings put settings.json --yes"
+)
+"""What makes good again what an example has done."""
+
 EXAMPLES = {words: examples(epilog) for words, epilog in commands(command, ())}
 
 
@@ -69,9 +74,10 @@ def free_port() -> int:
         return number
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the examples name."""
+    tmp_path = tmp_path_factory.mktemp("examples")
     stream = b"".join(generate(60, stores=1, seed=1)).decode()
     stream = stream.replace("store-0001", "shop-1").replace('"d1"', '"10248"')
     for folder in ("export", "shop", "bin"):
@@ -141,7 +147,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], wh
         time.sleep(0.02)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bridge(workspace: Path) -> Iterator[str]:
     """The address of a bridge that knows the settings and stores of the folder."""
     argv = (*PUSHER, "bridge", "--port", "0", "--settings", "settings.json", "--app-id", "7")
@@ -174,12 +180,13 @@ def after(script: str, bridge: str, folder: Path) -> tuple[Callable[[], bool], s
     def says(file: str, text: str) -> Callable[[], bool]:
         return lambda: text in (folder / file).read_text()
 
-    def has_the_deal() -> bool:
-        query = "storeId=shop-1&externalObjectId=10248"
-        return '"hubspotId"' in asked(f"{bridge}/_bridge/objects/DEAL?{query}")
-
     if "tail -F" in script:
-        return has_the_deal, "SIGINT", 130
+        new = f"new-{time.time_ns()}"
+        line = {"storeId": "shop-1", "objectType": "DEAL", "externalObjectId": new}
+        with (folder / "changes.ndjson").open("a") as changes:
+            changes.write(json.dumps(line) + "\n")
+        url = f"{bridge}/_bridge/objects/DEAL?storeId=shop-1&externalObjectId={new}"
+        return (lambda: '"hubspotId"' in asked(url)), "SIGINT", 130
     if "pusher bridge" in script:
         return says("out", "listening on http://127.0.0.1:"), "SIGINT", 0
     if "--keep" in script:
@@ -233,3 +240,5 @@ def test_the_examples_run(words: str, workspace: Path, bridge: str) -> None:
         assert "Traceback" not in (workspace / "err").read_text()
         if "| jq" in script and "errors" not in script:
             assert out.strip(), script
+    if words in AFTER:
+        run_example(f"{AFTER[words]} --url {bridge}", bridge, workspace)
