@@ -54,7 +54,7 @@ def examples(epilog: str) -> list[str]:
 
 
 BEFORE = {
-    "status": "pusher push changes.ndjson --phases",
+    "status": "pusher push old.ndjson.gz --phases",
     "settings get": "pusher settings put settings.json --yes --app-id 7 --developer-key-file key",
 }
 """What has to be there, beyond a bridge with settings and stores."""
