@@ -517,6 +517,31 @@ async def test_the_warning_follows_quiet_and_the_log_format(
     assert SECRET not in logged.err
 
 
+@pytest.mark.parametrize(
+    ("toml", "env", "flags", "expected"),
+    [
+        (
+            "batch-size = 201",
+            {},
+            (),
+            "between 1 and 200 (--batch-size is from pusher.toml, line 1)",
+        ),
+        ("", {"PUSHER_BATCH_SIZE": "0"}, (), "1 and 200 (--batch-size is PUSHER_BATCH_SIZE)"),
+        ("batch-size = 20", {}, ("--batch-size", "0"), "--batch-size must be between 1 and 200"),
+        ('[push]\ntoken-file = "gone"', {}, (), "(--token-file is from pusher.toml, line 2)"),
+        ("", {"PUSHER_TOKEN": ""}, ("--token", ""), "Error: --token is empty"),
+    ],
+)
+async def test_a_value_out_of_its_range_is_named_with_its_place(
+    toml: str, env: dict[str, str], flags: tuple[str, ...], expected: str, tmp_path: Path
+) -> None:
+    settings_file(toml)
+    arguments = ("push", "--url", "http://127.0.0.1:9", *flags)
+    result = await run(*arguments, cwd=tmp_path, stdin=b"", env=env)
+    assert result.code == 2
+    assert result.err.rstrip().endswith(expected)
+
+
 # pusher config.
 
 

@@ -100,6 +100,20 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, port: int) -> None:
     assert done.stderr.count("delivered: 4,059 of 4,059 messages delivered") == 2
 
 
+def test_the_settings_of_the_readme_give_the_table_of_the_readme(tmp_path: Path) -> None:
+    (toml,) = (block for block in blocks("toml") if "[profiles." in block)
+    (shown,) = (block for block in blocks("console") if "$ pusher config" in block)
+    (tmp_path / "pusher.toml").write_text(toml)
+    start, *table = shown.splitlines()
+    script = f"{start.removeprefix('$ ')}; pusher config; pusher config --profile rehearsal push"
+    done = run_block(f"export PUSHER_BATCH_SIZE=100\n{script}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = {tuple(line.split()) for line in done.stdout.splitlines()}
+    assert {tuple(line.split()) for line in table[: table.index("...")]} <= lines
+    line = toml.splitlines().index("push.limit = 1000") + 1
+    assert ("limit", "1000", f"pusher.toml:{line}") in lines
+
+
 def test_the_example_of_the_library_runs(tmp_path: Path, port: int) -> None:
     (tmp_path / "pusher").symlink_to(ROOT / "pusher")
     (example,) = blocks("python")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from pusher.cli.file_options import FILE_NAME, NAMED, Taker, file_options
-from pusher.cli.naming import commands_of, is_instead_of, key_of, setting_of
+from pusher.cli.naming import commands_of, is_instead_of, key_of, setting_of, variable_behind
 from pusher.cli.running import Unusable
 from pusher.errors import UsageError
 from pusher.masking import shown
@@ -193,9 +194,38 @@ def _prepared(command: click.Command, callback: Callable[..., Any]) -> Callable[
         loaded = loaded_for(ctx)
         if loaded is not None:
             loaded.announce(ctx.params)
-        return callback(*args, **{**kwargs, **dict.fromkeys(overruled(ctx, command))})
+        try:
+            return callback(*args, **{**kwargs, **dict.fromkeys(overruled(ctx, command))})
+        except click.ClickException as error:
+            text = error.format_message()
+            places = _places_of(ctx, command, text, loaded)
+            if error.exit_code != Unusable.exit_code or not places:
+                raise
+            if isinstance(error, click.UsageError):
+                raise click.UsageError(text + places, error.ctx) from error
+            raise Unusable(text + places) from error
 
     return prepared
+
+
+def _places_of(
+    ctx: click.Context, command: click.Command, complaint: str, loaded: Loaded | None
+) -> str:
+    """Where the settings come from that a complaint names, for those that are no flags."""
+    places = []
+    for param in command.params:
+        key = key_of(param)
+        if key is None or not re.search(rf"--{re.escape(key)}(?![\w-])", complaint):
+            continue
+        variable = variable_behind(ctx, param)
+        if variable is not None:
+            places.append(f"--{key} is {variable}")
+        elif loaded is not None and ctx.get_parameter_source(param.name or "") is _GIVEN[-1]:
+            entry = loaded.entries.get(key)
+            if entry is not None:
+                line = loaded.file.line_of(entry.path)
+                places.append(f"--{key} is from {loaded.file.name}, line {line}")
+    return f" ({'; '.join(places)})" if places else ""
 
 
 def _named_or_found(named: str | None) -> Path | None:
