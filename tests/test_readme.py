@@ -105,8 +105,13 @@ def test_the_settings_of_the_readme_give_the_table_of_the_readme(tmp_path: Path)
     (shown,) = (block for block in blocks("console") if "$ pusher config" in block)
     (tmp_path / "pusher.toml").write_text(toml)
     start, *table = shown.splitlines()
-    script = f"{start.removeprefix('$ ')}; pusher config; pusher config --profile rehearsal push"
-    done = run_block(f"export PUSHER_BATCH_SIZE=100\n{script}", tmp_path)
+    script = [
+        "export PUSHER_BATCH_SIZE=100",
+        start.removeprefix("$ "),
+        "pusher config",
+        "pusher config --profile rehearsal push",
+    ]
+    done = run_block("\n".join(script), tmp_path)
     assert done.returncode == 0, done.stderr
     lines = {tuple(line.split()) for line in done.stdout.splitlines()}
     assert {tuple(line.split()) for line in table[: table.index("...")]} <= lines

@@ -92,13 +92,13 @@ def load(ctx: click.Context, command: click.Command, path: CommandPath) -> Loade
     """
     named = ctx.meta.get(NAMED, {})
     profile: str | None = named.get("profile")
-    where = _named_or_found(named.get("config"))
+    where = Path(named["config"]) if "config" in named else _found()
     if where is None:
         if profile is not None:
             raise Unusable(f"--profile {profile}: there is no settings file")
         return None
     try:
-        text, is_public = _read(where)
+        text, is_public = _read(where, is_named="config" in named)
         file = SettingsFile.parse(text, str(where))
         tree = settings_tree(ctx)
         file.check(tree)
@@ -228,26 +228,21 @@ def _places_of(
     return f" ({'; '.join(places)})" if places else ""
 
 
-def _named_or_found(named: str | None) -> Path | None:
-    if named is not None:
-        return Path(named)
-    here = Path(FILE_NAME)
-    if here.is_file():
-        # As the folder may be somebody else's: an address in it would get our token.
-        if here.stat().st_uid not in {0, os.geteuid()}:
-            raise Unusable(f"{here} belongs to another user: to use it, give --config {here}")
-        return here
-    home = os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
-    at_home = Path(home) / "pusher" / FILE_NAME
-    return at_home if at_home.is_file() else None
+def _found() -> Path | None:
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
+    places = (Path(FILE_NAME), home / "pusher" / FILE_NAME)
+    return next((place for place in places if place.is_file()), None)
 
 
-def _read(path: Path) -> tuple[str, bool]:
+def _read(path: Path, *, is_named: bool) -> tuple[str, bool]:
     """What is in a file, and whether everybody may read it."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            about = os.fstat(file.fileno())
             data = file.read(SIZE_MAX + 1)
+        # The folder may be anybody's, and an address in the file would get our token.
+        if not is_named and about.st_uid not in {0, os.geteuid()}:
+            raise UsageError(f"{path} belongs to another user: to use it, give --config {path}")
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
@@ -255,7 +250,7 @@ def _read(path: Path) -> tuple[str, bool]:
         raise UsageError(f"{path}: not UTF-8") from error
     if len(data) > SIZE_MAX:
         raise UsageError(f"{path}: larger than {SIZE_MAX // 1024} KiB")
-    return text, stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
+    return text, stat.S_ISREG(about.st_mode) and bool(about.st_mode & stat.S_IROTH)
 
 
 def _try(ctx: click.Context, file: SettingsFile, entry: Entry, param: click.Parameter) -> None:
