@@ -229,8 +229,11 @@ def _places_of(
 
 
 def _found() -> Path | None:
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
-    places = (Path(FILE_NAME), home / "pusher" / FILE_NAME)
+    places = [Path(FILE_NAME)]
+    if config := os.environ.get("XDG_CONFIG_HOME"):
+        places.append(Path(config) / "pusher" / FILE_NAME)
+    elif home := os.environ.get("HOME"):
+        places.append(Path(home) / ".config" / "pusher" / FILE_NAME)
     return next((place for place in places if place.is_file()), None)
 
 

@@ -79,8 +79,8 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup,
     params=file_options(remember, envvars=True),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`pusher COMMAND --help` tells more. Begin with `pusher demo`. Every option can also be set"
-    " in the environment and in pusher.toml: `pusher config` shows what is.",
+    epilog="`pusher COMMAND --help` tells more. Begin with `pusher demo`. Every option can also be"
+    " set in the environment and in pusher.toml; `pusher config` shows what is.",
 )
 @click.version_option(__version__, prog_name="pusher")
 def command() -> None:
