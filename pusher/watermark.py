@@ -17,8 +17,8 @@ __all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger", "Line"]
 
 _CHUNK_OVERHEAD_BYTES = 1024
 _LINE_OVERHEAD_BYTES = 300
-MESSAGE_OVERHEAD_BYTES = 400
-"""A decoded message, its id, its two raw maps and its origin; measured."""
+MESSAGE_OVERHEAD_BYTES = 160
+"""Its origin, its id, and what a piece of a body of one message takes besides it; measured."""
 
 _SPARSE_BELOW = 0.25
 """A chunk of which less than this part is open is worth to be taken apart."""
@@ -179,7 +179,7 @@ class Ledger:
 
     @property
     def held_bytes(self) -> int:
-        """What open messages take: the chunks that they point into, and themselves, decoded."""
+        """What open messages take: the chunks that they came from, and what is known of each."""
         return self._chunk_bytes + (self.pending - self.parked) * MESSAGE_OVERHEAD_BYTES
 
     @property
