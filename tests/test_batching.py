@@ -382,6 +382,21 @@ class BatchingMachine(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(self.in_flight) - 1))
         self.batcher.release(self.in_flight.pop(place))
 
+    @precondition(lambda self: self.chunk_number)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        """What came from a chunk and is in no batch is forgotten, as if it had never come."""
+        number = data.draw(st.integers(1, self.chunk_number))
+        gone = self.batcher.withdraw({number})
+        out = {number for sent in self.sent.values() for number in sent}
+        count = 0
+        for key, came in self.came.items():
+            kept = [one for one in came if one in out or self.origin_of_message[one][0] != number]
+            count += len(came) - len(kept)
+            self.came[key] = kept
+        assert gone.total() == count
+        self.came_count -= count
+
     def take(self, batch: Batch) -> None:
         assert 1 <= len(batch) <= self.batch_size
         assert len(batch.body) <= self.batch_bytes or len(batch) == 1
@@ -422,9 +437,11 @@ class BatchingMachine(RuleBasedStateMachine):
                 self.batcher.release(self.in_flight.pop())
         assert self.batcher.waiting_count == 0
         assert self.batcher.open_lane_count == 0
-        assert {key: sorted(sent) for key, sent in self.sent.items()} == self.came
+        assert self.batcher.held_bytes == 0
+        came = {key: came for key, came in self.came.items() if came}
+        assert {key: sorted(sent) for key, sent in self.sent.items()} == came
         if self.keep_order:
-            assert self.sent == self.came
+            assert self.sent == came
 
 
 class UnorderedBatchingMachine(BatchingMachine):
