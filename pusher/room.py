@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from pusher.batching import Batcher
-from pusher.dispatching import Dispatcher
-from pusher.model import Chunk, Halt, HaltKind, Lane
+from pusher.model import Batch, Chunk, Halt, HaltKind, Lane
 from pusher.report import why_parked
 from pusher.settling import Settlement
 from pusher.stopping import Stopping
 from pusher.tally import Tally
 from pusher.watermark import Ledger
 
-__all__ = ["Room"]
+__all__ = ["Outlet", "Room"]
 
 LANE_BYTES = 1_300
 """What an open lane takes besides its messages; measured."""
 
 COUNTED_LANE_BYTES = 450
 """What a lane's counters take, and that it is known to be taken."""
+
+
+class Outlet(Protocol):
+    """Where batches leave to: a dispatcher, or the counting of a plan."""
+
+    bodies_bytes: int
+    """What the encoded bodies take that are under way."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is under way."""
+        ...
+
+    async def send_all(self, batches: Iterable[Batch]) -> None:
+        """Let batches go."""
+        ...
+
+    async def next_settlement(self) -> None:
+        """Wait until a batch is settled."""
+        ...
 
 
 class Room:
@@ -63,24 +83,24 @@ class Room:
     def __repr__(self) -> str:
         return f"<Room of {self._memory_bytes} bytes, {self._ledger!r}>"
 
-    async def make_for(self, chunk: Chunk, dispatcher: Dispatcher) -> None:
+    async def make_for(self, chunk: Chunk, outlet: Outlet) -> None:
         """Wait until a large chunk fits, which is held twice once it is encoded."""
         self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
-        await self.make(dispatcher, 2 * len(chunk.data))
+        await self.make(outlet, 2 * len(chunk.data))
 
-    async def make(self, dispatcher: Dispatcher, wanted_bytes: int = 0) -> None:
+    async def make(self, outlet: Outlet, wanted_bytes: int = 0) -> None:
         """Wait while more is held than allowed; let the oldest open lanes go meanwhile."""
         batcher = self._batcher
-        if self._is_short(dispatcher, wanted_bytes):
+        if self._is_short(outlet, wanted_bytes):
             self._settlement.copy_out(self._memory_bytes)
-        while (is_short := self._is_short(dispatcher, wanted_bytes)) or self._is_behind():
+        while (is_short := self._is_short(outlet, wanted_bytes)) or self._is_behind():
             if self._stopping.is_sending_over:
                 return
-            await dispatcher.send_all(batcher.turns(time.monotonic()))
+            await outlet.send_all(batcher.turns(time.monotonic()))
             if batcher.open_lane_count:
-                await dispatcher.send_all(batcher.oldest())
-            elif not dispatcher.is_idle:
-                await dispatcher.next_settlement()
+                await outlet.send_all(batcher.oldest())
+            elif not outlet.is_idle:
+                await outlet.next_settlement()
             elif not batcher.has_turns:
                 if not is_short and self._ledger.parked:
                     why = why_parked(self.parked, self._ledger.parked)
@@ -88,7 +108,7 @@ class Room:
                     self._stopping.end_sending(halt)
                 return
 
-    def _is_short(self, dispatcher: Dispatcher, wanted_bytes: int) -> bool:
+    def _is_short(self, outlet: Outlet, wanted_bytes: int) -> bool:
         """With what is wanted, and a batch that is being made, the budget does not suffice."""
         wanted_bytes += min(self._batch_bytes, self._memory_bytes // 4)
         # Where one long line came, the next one may be under way, out of sight of the ledger.
@@ -96,7 +116,7 @@ class Room:
         held_bytes = self._ledger.held_bytes + self._batcher.held_bytes
         held_bytes += self._batcher.lane_count * LANE_BYTES
         held_bytes += len(self._tally.lanes) * COUNTED_LANE_BYTES
-        return held_bytes + dispatcher.bodies_bytes + wanted_bytes > self._memory_bytes
+        return held_bytes + outlet.bodies_bytes + wanted_bytes > self._memory_bytes
 
     def _is_behind(self) -> bool:
         """A rerun would have to repeat more than is allowed."""

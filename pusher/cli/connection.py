@@ -59,11 +59,11 @@ def with_options(command: Command, *options: Callable[[Command], Command]) -> Co
     return command
 
 
-def connection_options(command: Command) -> Command:
+def connection_options(command: Command, *, needs_url: bool = True) -> Command:
     """Where the bridge is, and a token or API key."""
     return with_options(
         command,
-        option("--url", required=True, metavar="URL", help="Base address of the bridge."),
+        option("--url", required=needs_url, metavar="URL", help="Base address of the bridge."),
         option(
             "--token",
             metavar="T",

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pusher.sources import Formats, KafkaSource
 
 __all__ = [
+    "batch_options",
     "checkpoint_options",
+    "choice_options",
+    "formats_of",
     "guard_options",
     "input_options",
     "kafka_options",
@@ -65,8 +68,8 @@ def input_options(command: Command) -> Command:
     )
 
 
-def pace_options(command: Command) -> Command:
-    """How large requests are, and how many."""
+def batch_options(command: Command) -> Command:
+    """How large requests are, and how many at a time."""
     return with_options(
         command,
         option("--batch-size", type=int, default=200, metavar="N", help="Messages in a request."),
@@ -79,6 +82,14 @@ def pace_options(command: Command) -> Command:
             help="Requests in flight at most; auto finds the best number by itself, up to 256.",
         ),
         option("--rate", type=float, metavar="R", help="Requests a second at most."),
+    )
+
+
+def pace_options(command: Command) -> Command:
+    """How large requests are, how many, and for how long they are tried."""
+    return with_options(
+        command,
+        batch_options,
         option(
             "--drain-timeout",
             type=DURATION,
@@ -114,8 +125,8 @@ def pace_options(command: Command) -> Command:
     )
 
 
-def guard_options(command: Command) -> Command:
-    """What may be sent, and when a run has gone wrong."""
+def choice_options(command: Command) -> Command:
+    """What may be sent."""
     return with_options(
         command,
         option("--only-store", "only_stores", multiple=True, metavar="ID", help="Send no others."),
@@ -127,6 +138,14 @@ def guard_options(command: Command) -> Command:
             help="Send no others.",
         ),
         option("--limit", type=int, metavar="N", help="Send the first N messages only."),
+    )
+
+
+def guard_options(command: Command) -> Command:
+    """What may be sent, and when a run has gone wrong."""
+    return with_options(
+        command,
+        choice_options,
         option(
             "--max-rejected",
             type=REJECTED_MAX,
@@ -139,7 +158,11 @@ def guard_options(command: Command) -> Command:
             help="The run fails when the input ends with another number of messages: a producer"
             " that died looks like one that is done.",
         ),
-        option("--dry-run", is_flag=True, help="Everything but the requests; no file is written."),
+        option(
+            "--dry-run",
+            is_flag=True,
+            help="Everything but the requests; no file is written. See also `pusher plan`.",
+        ),
     )
 
 
@@ -248,7 +271,7 @@ def output_options(command: Command) -> Command:
     )
 
 
-def _formats_of(names: tuple[str, ...], map_file: Path | None, *, shows: bool) -> Formats:
+def formats_of(names: tuple[str, ...], map_file: Path | None, *, shows: bool) -> Formats:
     """What --format and --map say.
 
     Raises:
@@ -308,7 +331,7 @@ def settings_of(values: dict[str, Any]) -> Settings:
         for name, one in values.items()
         if name not in _OF_THE_DOOR and name not in _OF_TOPICS
     }
-    formats = _formats_of(
+    formats = formats_of(
         renamed.pop("formats"), renamed.pop("map_file"), shows=renamed.get("dry_run", False)
     )
     return Settings(
