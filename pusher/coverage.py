@@ -197,7 +197,11 @@ class Coverage:
             for name in shape.unmapped:
                 unmapped.setdefault(name, []).append(place)
             for check, name in shape.checked:
-                self._check(object_type, check, name, found[name], place)
+                value = found[name]
+                # Mostly they are whole numbers or decimals, as text.
+                if check == "bad_number" and isinstance(value, str) and _is_plain_number(value):
+                    continue
+                self._check(object_type, check, name, value, place)
             if None in found.values():
                 add("null_values", object_type, [place])
             are_whole.append(object_type != "CONTACT" or self._has_email(found))
@@ -261,6 +265,11 @@ class Coverage:
         if contacts is None or not contacts.emails:
             return True  # All contacts fail, which is said elsewhere.
         return any(found.get(name) for name in contacts.emails)
+
+
+def _is_plain_number(text: str) -> bool:
+    """Digits with or without a point: told in half the time that the expression takes."""
+    return text.isascii() and text.replace(".", "", 1).isdigit()
 
 
 def _as_text(value: Scalar) -> str:

@@ -9,30 +9,35 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pusher.findings import LINES_MAX, Findings
-from pusher.model import OBJECT_TYPES, ObjectType
+from pusher.model import OBJECT_TYPES, ObjectType, SyncMessage
 
 __all__ = [
     "ASSOCIATED",
     "PARTITIONS",
+    "PARTITION_SHIFT",
     "WORDS",
     "Crowded",
     "ObjectCounts",
+    "Record",
     "divided",
-    "key_of",
-    "object_words",
+    "object_records",
     "partition_of",
-    "reference_words",
+    "reference_records",
     "resolve",
 ]
 
+Record = tuple[int, int, int]
+"""The key, the place, and what it is."""
+
 WORDS = 3
-"""Of a record: the key, the place, and what it is."""
 
 PARTITIONS = 256
+PARTITION_SHIFT = 56
+"""The highest bits of a key say in which partition it is."""
 
 ASSOCIATED: dict[ObjectType, tuple[ObjectType, ...]] = {
     "CONTACT": (),
@@ -45,12 +50,11 @@ ASSOCIATED: dict[ObjectType, tuple[ObjectType, ...]] = {
 _CODES = {object_type: code for code, object_type in enumerate(OBJECT_TYPES)}
 _CODE_MASK = 3
 _HASH_MASK = 0xFFFF_FFFF_FFFF_FFFC
-_PARTITION_SHIFT = 56
 _LEVEL_BITS = 8
 
 _IS_REFERENCE = 1
-_IS_DELETE = 2
-_IS_WHOLE = 4
+_IS_DELETE = 1 << 1
+_IS_WHOLE = 1 << 2
 _INFO_BITS = 8
 _CHANGED_AT_MAX = (1 << (64 - _INFO_BITS)) - 1
 
@@ -59,27 +63,47 @@ class Crowded(Exception):  # noqa: N818 - it is no error: the partition has to b
     """A partition has more objects than fit into memory."""
 
 
-def key_of(store_id: object, object_type: ObjectType, external_id: str) -> int:
-    """What an object is known by."""
-    return hash((store_id, external_id)) & _HASH_MASK | _CODES[object_type]
+def partition_of(key: int, level: int) -> int:
+    """In which part of a partition a key is; on level 0, in which of all partitions."""
+    return key >> (PARTITION_SHIFT - level * _LEVEL_BITS) & (PARTITIONS - 1)
 
 
-def partition_of(key: int, level: int = 0) -> int:
-    """In which of the partitions a key is; on the next level, in which part of that one."""
-    return key >> (_PARTITION_SHIFT - level * _LEVEL_BITS) & (PARTITIONS - 1)
+def object_records(
+    messages: Sequence[SyncMessage], places: Sequence[int], are_whole: Sequence[bool]
+) -> list[Record]:
+    """The records of messages.
+
+    Args:
+        messages: decoded, with their store and type.
+        places: where each is (see `place_at`).
+        are_whole: whether each has what is needed to create its object.
+    """
+    times_ms: list[int] = [message.changed_at for message in messages]  # type: ignore[misc]
+    codes: list[int] = [_CODES[message.object_type] for message in messages]  # type: ignore[index]
+    return [
+        (
+            hash((message.store_id, message.external_object_id)) & _HASH_MASK | code,
+            place,
+            min(at_ms, _CHANGED_AT_MAX) << _INFO_BITS
+            | (message.action == "DELETE") << 1
+            | is_whole << 2,
+        )
+        for message, code, at_ms, place, is_whole in zip(
+            messages, codes, times_ms, places, are_whole, strict=True
+        )
+    ]
 
 
-def object_words(
-    key: int, place: int, changed_at_ms: int, *, is_delete: bool, is_whole: bool
-) -> tuple[int, int, int]:
-    """The record of a message. `is_whole`: it has what is needed to create its object."""
-    info = min(changed_at_ms, _CHANGED_AT_MAX) << _INFO_BITS
-    return key, place, info | (is_delete and _IS_DELETE) | (is_whole and _IS_WHOLE)
-
-
-def reference_words(key: int, place: int, from_type: ObjectType) -> tuple[int, int, int]:
-    """The record of an association that points at the object with this key."""
-    return key, place, _CODES[from_type] << _INFO_BITS | _IS_REFERENCE
+def reference_records(
+    message: SyncMessage, to_type: ObjectType, external_ids: Iterable[str | int], place: int
+) -> list[Record]:
+    """The records of a message's associations with objects of one type."""
+    store_id, code = message.store_id, _CODES[to_type]
+    info = _CODES[message.object_type] << _INFO_BITS | _IS_REFERENCE  # type: ignore[index]
+    return [
+        (hash((store_id, str(external_id))) & _HASH_MASK | code, place, info)
+        for external_id in external_ids
+    ]
 
 
 def divided(blocks: Iterable[array[int]], level: int) -> Iterator[tuple[int, array[int]]]:

@@ -7,12 +7,21 @@ import os
 import tempfile
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pusher.crosschecking import WORDS, Crowded, ObjectCounts, divided, partition_of, resolve
+from pusher.crosschecking import (
+    PARTITION_SHIFT,
+    PARTITIONS,
+    WORDS,
+    Crowded,
+    ObjectCounts,
+    Record,
+    divided,
+    resolve,
+)
 from pusher.errors import DiskError, UsageError
 from pusher.findings import Findings
 
@@ -45,7 +54,8 @@ class RecordSpool:
         self._held_max_words = max(WORDS, memory_bytes // 2 // WORD_BYTES)
         self._objects_max = max(1, memory_bytes // 2 // OBJECT_BYTES)
         self._folder = folder
-        self._held: dict[Partition, array[int]] = defaultdict(lambda: array("Q"))
+        self._held: dict[Partition, array[int]] = defaultdict(_no_records)
+        self._put = self._puts()
         self._held_words = 0
         self._descriptor: int | None = None
         self._written: dict[Partition, list[tuple[int, int]]] = defaultdict(list)
@@ -69,14 +79,19 @@ class RecordSpool:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def add(self, records: list[tuple[int, int, int]]) -> None:
-        """Keep records (see `object_words`)."""
-        held = self._held
+    def add(self, records: Sequence[Record]) -> None:
+        """Keep records."""
+        put = self._put
         for record in records:
-            held[partition_of(record[0]),].extend(record)
+            put[record[0] >> PARTITION_SHIFT](record)
         self._held_words += len(records) * WORDS
         if self._held_words > self._held_max_words:
             self._write_all()
+            self._put = self._puts()
+
+    def _puts(self) -> list[Callable[[Record], None]]:
+        """How to add a record to each partition: looked up once, as there are millions."""
+        return [self._held[number,].extend for number in range(PARTITIONS)]
 
     def resolve(self, findings: Findings) -> ObjectCounts:
         """Look at everything that was added, and let go of it."""
@@ -123,6 +138,8 @@ class RecordSpool:
         """Write what is held. `but` is being read, and stays."""
         kept = self._held.pop(but, None) if but is not None else None
         for partition, records in self._held.items():
+            if not records:
+                continue
             data = memoryview(records).cast("B")
             self._written[partition].append((self.spooled_bytes, len(data)))
             self._write(data)
@@ -161,6 +178,10 @@ class RecordSpool:
     @property
     def _where(self) -> str:
         return str(self._folder or tempfile.gettempdir())
+
+
+def _no_records() -> array[int]:
+    return array("Q")
 
 
 def _nameless_file(folder: Path | None) -> int:

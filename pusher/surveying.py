@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from pusher.batching import Batcher
 from pusher.coverage import SECONDS_BELOW, Coverage, Mappings
-from pusher.crosschecking import ASSOCIATED, key_of, object_words, reference_words
+from pusher.crosschecking import ASSOCIATED, Record, object_records, reference_records
 from pusher.decoding import Decoder
 from pusher.errors import UsageError
 from pusher.findings import Findings, place_at
@@ -245,24 +245,10 @@ class Surveyor:
         self._look_at_times(messages, places)
         self._look_at_lanes(messages, places)
         are_whole = self._look_at_properties(messages, places)
-        records = []
-        deletes = self.survey.deletes
-        for message, place, is_whole in zip(messages, places, are_whole, strict=True):
-            object_type = message.object_type
-            is_delete = message.action == "DELETE"
-            if is_delete:
-                deletes[object_type] += 1  # type: ignore[index]
-            key = key_of(message.store_id, object_type, message.external_object_id)  # type: ignore[arg-type]
-            records.append(
-                object_words(
-                    key,
-                    place,
-                    message.changed_at,  # type: ignore[arg-type]
-                    is_delete=is_delete,
-                    is_whole=is_whole,
-                )
-            )
-        self._spool.add(records)
+        self.survey.deletes.update(
+            [message.object_type for message in messages if message.action == "DELETE"]  # type: ignore[misc]
+        )
+        self._spool.add(object_records(messages, places, are_whole))
         self._look_at_associations(messages, places)
 
     def _look_at_times(self, messages: Sequence[SyncMessage], places: Sequence[int]) -> None:
@@ -319,7 +305,7 @@ class Surveyor:
         ]
         if not pointing:
             return
-        records = []
+        records: list[Record] = []
         decoded = _decode_associations([message.associations for message, _ in pointing])
         for (message, place), associations in zip(pointing, decoded, strict=True):
             from_type: ObjectType = message.object_type  # type: ignore[assignment]
@@ -329,9 +315,7 @@ class Surveyor:
             known = ASSOCIATED[from_type]
             for to_type, external_ids in associations.items():
                 if to_type in known:
-                    for external_id in external_ids:
-                        key = key_of(message.store_id, to_type, str(external_id))
-                        records.append(reference_words(key, place, from_type))
+                    records += reference_records(message, to_type, external_ids, place)
                 elif external_ids:
                     self.findings.add("unknown_association", f"{from_type} to {to_type}", [place])
         self._spool.add(records)

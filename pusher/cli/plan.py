@@ -38,6 +38,7 @@ Halted = tuple[str, int, str]
 
 LINE_EVERY_S = 5.0
 BAR_EVERY_S = 0.2
+GC_THRESHOLD = (20_000, 20, 100)
 
 _FAILING = [name for name, kind in KINDS.items() if kind.severity == "fails"]
 
@@ -274,6 +275,7 @@ def _surveyed(
     source: LineSource, reading: Reading, known: Known, options: dict[str, Any]
 ) -> tuple[Surveyor, Halted | None]:
     """Read the input; and why that ended early, if it did."""
+    import gc  # noqa: PLC0415
     import time  # noqa: PLC0415
 
     import anyio  # noqa: PLC0415
@@ -281,6 +283,10 @@ def _surveyed(
     from pusher.record_spool import RecordSpool  # noqa: PLC0415
     from pusher.surveying import Surveyor  # noqa: PLC0415
 
+    # What is made of a message is freed without the collector's help.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
     with RecordSpool(options["memory_bytes"], options["spool_dir"]) as spool:
         surveyor = Surveyor(source, reading, known, spool, now_ms=int(time.time() * 1000))
         halt = anyio.run(_read, surveyor, options["quiet"], backend_options={"use_uvloop": True})
