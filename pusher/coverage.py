@@ -20,8 +20,8 @@ from pusher.model import OBJECT_TYPES, ObjectType
 
 __all__ = ["Coverage", "MappedType", "Mappings", "decode_maps"]
 
-SHAPES_MAX = 10_000
-"""So many sets of property names are remembered; an input has mostly a few."""
+NAMES_MAX = 200_000
+"""So many names are remembered, in sets that came together; an input has mostly a few."""
 
 SECONDS_BELOW = 10**11
 """1973 in milliseconds, the year 5138 in seconds."""
@@ -165,6 +165,7 @@ class Coverage:
         self._mappings = mappings
         self._findings = findings
         self._shapes: dict[tuple[ObjectType, tuple[str, ...]], _Shape] = {}
+        self._names_left = NAMES_MAX
 
     def __repr__(self) -> str:
         return f"<Coverage of {len(self._shapes)} sets of names>"
@@ -213,7 +214,8 @@ class Coverage:
         shape = self._shapes.get((object_type, names))
         if shape is None:
             shape = self._meaning(object_type, names)
-            if len(self._shapes) < SHAPES_MAX:
+            if len(names) < self._names_left:
+                self._names_left -= len(names) + 1
                 self._shapes[object_type, names] = shape
         return shape
 

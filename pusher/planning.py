@@ -86,7 +86,6 @@ class Survey:
     skipped: Counter[str] = field(default_factory=Counter)
     lanes: dict[Lane, LaneCounts] = field(default_factory=dict)
     lanes_forgotten: int = 0
-    stores: set[str] = field(default_factory=set)
     totals: dict[ObjectType, LaneCounts] = field(
         default_factory=lambda: {object_type: LaneCounts() for object_type in OBJECT_TYPES}
     )
@@ -201,6 +200,9 @@ class Plan(msgspec.Struct, frozen=True):
     lanes: list[PlannedLane]
     lanes_total: int
     stores_total: int
+    lanes_are_exact: bool
+    """False beyond 50,000 lanes: then there are at least so many stores, and at most so many lanes.
+    All other figures are exact."""
     associations: int
     most_messages_of_an_object: int
     phases: list[PlannedPhase]
@@ -296,7 +298,8 @@ def compose_plan(
         types=_types_of(survey),
         lanes=_lanes_of(survey.lanes),
         lanes_total=lanes_total,
-        stores_total=len(survey.stores),
+        stores_total=len({lane.store_id for lane in survey.lanes}),
+        lanes_are_exact=not survey.lanes_forgotten,
         associations=survey.objects.associations,
         most_messages_of_an_object=max(survey.objects.most, 1 if to_send else 0),
         phases=[
@@ -366,6 +369,8 @@ def _hints(survey: Survey, findings: Sequence[Finding], mappings_from: str | Non
             "dangling_association: fine where the account has these objects already; then"
             " --allow dangling_association"
         )
+        if not survey.skipped.keys().isdisjoint({"other_store", "other_type"}):
+            hints.append("dangling_association: what --only-type and --only-store leave out counts")
     if "changed_again" in kinds:
         hints.append(
             f"one object has {survey.objects.most:,} messages: messages of an object are never in"

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+import anyio
+import anyio.lowlevel
 import msgspec
 from msgspec import Raw
 
@@ -198,6 +200,7 @@ class Surveyor:
                 await self._room.make_for(chunk, self._outlet)
                 await self._take_in(chunk)
                 await self._room.make(self._outlet)
+                await anyio.lowlevel.checkpoint()  # A signal, and the progress, have their turn.
                 if self._selection.is_exhausted:
                     break
 
@@ -248,8 +251,16 @@ class Surveyor:
         self.survey.deletes.update(
             [message.object_type for message in messages if message.action == "DELETE"]  # type: ignore[misc]
         )
-        self._spool.add(object_records(messages, places, are_whole))
-        self._look_at_associations(messages, places)
+        records = object_records(messages, places, are_whole)
+        references = self._references(messages, places)
+        if references:
+            # In the order of the input, so that it shows what comes first.
+            records = [
+                record
+                for index, one in enumerate(records)
+                for record in (one, *references.get(index, ()))
+            ]
+        self._spool.add(records)
 
     def _look_at_times(self, messages: Sequence[SyncMessage], places: Sequence[int]) -> None:
         times: list[int] = [message.changed_at for message in messages]  # type: ignore[misc]
@@ -267,7 +278,6 @@ class Surveyor:
     def _look_at_lanes(self, messages: Sequence[SyncMessage], places: Sequence[int]) -> None:
         """Find stores and types that the bridge has nothing for."""
         stores, mappings = self._known.stores, self._known.mappings
-        self.survey.stores.update({message.store_id for message in messages})  # type: ignore[misc]
         if stores is not None and not stores.issuperset({message.store_id for message in messages}):
             for message, place in zip(messages, places, strict=True):
                 if message.store_id not in stores:
@@ -297,28 +307,32 @@ class Surveyor:
                     are_whole[index] = is_whole
         return are_whole
 
-    def _look_at_associations(self, messages: Sequence[SyncMessage], places: Sequence[int]) -> None:
-        pointing = [
-            (message, place)
-            for message, place in zip(messages, places, strict=True)
+    def _references(
+        self, messages: Sequence[SyncMessage], places: Sequence[int]
+    ) -> dict[int, list[Record]]:
+        """The records of associations, by the index of the message."""
+        indexes = [
+            index
+            for index, message in enumerate(messages)
             if message.associations is not EMPTY_MAP and message.action == "UPSERT"
         ]
-        if not pointing:
-            return
-        records: list[Record] = []
-        decoded = _decode_associations([message.associations for message, _ in pointing])
-        for (message, place), associations in zip(pointing, decoded, strict=True):
+        if not indexes:
+            return {}
+        references: dict[int, list[Record]] = {}
+        decoded = _decode_associations([messages[index].associations for index in indexes])
+        for index, associations in zip(indexes, decoded, strict=True):
+            message, place = messages[index], places[index]
             from_type: ObjectType = message.object_type  # type: ignore[assignment]
             if associations is None:
                 self.findings.add("bad_associations", from_type, [place])
                 continue
-            known = ASSOCIATED[from_type]
+            found = references[index] = []
             for to_type, external_ids in associations.items():
-                if to_type in known:
-                    records += reference_records(message, to_type, external_ids, place)
+                if to_type in ASSOCIATED[from_type]:
+                    found += reference_records(message, to_type, external_ids, place)
                 elif external_ids:
                     self.findings.add("unknown_association", f"{from_type} to {to_type}", [place])
-        self._spool.add(records)
+        return references
 
     def _judge_settings(self) -> None:
         """What fails as a whole."""

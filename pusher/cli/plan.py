@@ -154,6 +154,8 @@ def command(source: tuple[str, ...], **options: Any) -> None:
         raise Unusable(str(error)) from error
     except PusherError as error:
         raise _Stopped(str(error)) from error
+    except KeyboardInterrupt:  # Once reading is over.
+        sys.exit(130)
     plan = compose_plan(
         surveyor.survey,
         surveyor.findings.listed(surveyor.source_names),

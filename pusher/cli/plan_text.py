@@ -82,9 +82,11 @@ def _summary(plan: Plan) -> Iterator[str]:
     )
     if plan.reason:
         yield f"  the input was not read to its end: {printable(plan.reason)}"
+    at_least, at_most = ("", "") if plan.lanes_are_exact else ("at least ", "at most ")
     yield (
         f"  {plan.batches:,} requests, {plan.bytes.bodies:,} bytes of bodies;"
-        f" {plan.stores_total:,} stores, {plan.lanes_total:,} lanes (a store and type)"
+        f" {at_least}{plan.stores_total:,} stores, {at_most}{plan.lanes_total:,} lanes"
+        " (a store and type)"
     )
     if plan.skipped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in plan.skipped.items())
@@ -146,7 +148,7 @@ def _tables(plan: Plan) -> Iterator[_Table]:
 def _estimates(plan: Plan) -> _Table:
     latency_ms = plan.estimates[0].latency_s * 1000
     rows = [
-        (_duration(one.seconds), f"{one.concurrency:,} requests in flight, bound by {one.bound_by}")
+        (_duration(one.seconds), f"with {one.concurrency:,} in flight, bound by {one.bound_by}")
         for one in plan.estimates
     ]
     if plan.polls.count:
@@ -164,8 +166,19 @@ def _row(finding: Finding) -> tuple[str, str, str, str]:
         f"{finding.count:,}",
         finding.kind,
         f"{of}{finding.text}",
-        ", ".join(map(printable, finding.lines)),
+        printable(_places(finding.lines)),
     )
+
+
+def _places(lines: Sequence[str]) -> str:
+    """Places as `source:line`, with a source named once: a.ndjson:3, :8, b.ndjson:1."""
+    shown: list[str] = []
+    last_source = None
+    for line in lines:
+        source, _, number = line.rpartition(":")
+        shown.append(f":{number}" if source == last_source else line)
+        last_source = source
+    return ", ".join(shown)
 
 
 def _advice(plan: Plan) -> Iterator[str]:

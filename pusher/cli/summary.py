@@ -27,6 +27,8 @@ def summary(report: Report) -> str:
     if messages.skipped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items())
         lines.append(f"  {messages.skipped:,} skipped by rule ({reasons})")
+    if "dry_run" in report.skipped:
+        lines.append(f"  {_rehearsed(report)}")
     if messages.resumed:
         lines.append(f"  {_plural(messages.resumed, 'message')} settled by an earlier run")
     if requests.retried or requests.split:
@@ -41,6 +43,16 @@ def summary(report: Report) -> str:
     )
     lines.extend(_confirmation(report.confirmation))
     return "\n".join(lines)
+
+
+def _rehearsed(report: Report) -> str:
+    """What a dry run has counted. Not all batches of very many lanes are in the report."""
+    batches = sum(lane.batches for lane in report.lanes)
+    at_least = "at least " if report.lanes_total > len(report.lanes) else ""
+    return (
+        f"dry run: {at_least}{_plural(batches, 'request')} would be sent; `pusher plan` says how"
+        " long that takes, and what would fail"
+    )
 
 
 def _confirmation(confirmation: Confirmation) -> list[str]:
