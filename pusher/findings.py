@@ -118,7 +118,7 @@ class Findings:
         Args:
             kind: one of `KINDS`.
             of: what it is about.
-            places: where (see `place_at`); the first ones suffice where `count` is given.
+            places: where (see `place_at`), ascending; with `count`, the first ones suffice.
             count: how often.
         """
         subjects = self._seen.setdefault(kind, {})
@@ -129,9 +129,11 @@ class Findings:
             seen = subjects.setdefault(of, _Seen())
         seen.count += len(places) if count is None else count
         first = seen.places
-        for place in places[:LINES_MAX] if len(first) < LINES_MAX else places[:1]:
+        for place in places:  # They ascend.
+            if len(first) == LINES_MAX and place > first[-1]:
+                break
             insort(first, place)
-        del first[LINES_MAX:]
+            del first[LINES_MAX:]
 
     def count(self, kind: str) -> int:
         """How often a kind was found."""

@@ -356,13 +356,16 @@ def _hints(survey: Survey, findings: Sequence[Finding], mappings_from: str | Non
     kinds = {one.kind for one in findings}
     later = sorted(one.of for one in findings if one.kind == "later_target")
     hints: list[str] = []
+    requests = " + ".join(
+        f"{sum(survey.totals[name].batches for name in types):,}" for types in ASSOCIATION_ORDER
+    )
+    phases = f"push with --phases ({requests} requests)"
     if later:
-        names = ", ".join(later)
-        hints.append(f"some objects come before what they point at ({names}): push with --phases")
+        hints.append(f"some objects come before what they point at ({', '.join(later)}): {phases}")
     elif survey.objects.associations:
         hints.append(
             "a bridge processes each type by itself, so even in this order what points at an"
-            " object can overtake it: push with --phases"
+            f" object can overtake it: {phases}"
         )
     if "dangling_association" in kinds:
         hints.append(

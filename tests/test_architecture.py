@@ -21,13 +21,17 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {
                 "batching",
                 "changes",
+                "coverage",
+                "crosschecking",
                 "decoding",
                 "detecting",
                 "envelopes",
+                "findings",
                 "generating",
                 "isolating",
                 "mapping",
                 "masking",
+                "planning",
                 "protocol",
                 "proxying",
                 "refreshing",
@@ -53,6 +57,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "durability",
                 "import_state",
                 "kafka_letters",
+                "record_spool",
                 "sources",
                 "tls",
                 "transport",
@@ -83,7 +88,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         ),
     ),
     ("config", frozenset({"config"})),
-    ("the house", frozenset({"client", "importing", "intake", "monitor", "pipeline"})),
+    (
+        "the house",
+        frozenset({"client", "importing", "intake", "monitor", "pipeline", "surveying"}),
+    ),
     ("front door", frozenset({"", "__main__", "cli"})),
 )
 STILL_ROOMS = LAYERS[3][1]
