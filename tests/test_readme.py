@@ -117,6 +117,19 @@ def test_the_settings_of_the_readme_give_the_table_of_the_readme(tmp_path: Path)
     assert {tuple(line.split()) for line in table[: table.index("...")]} <= lines
     line = toml.splitlines().index("push.limit = 1000") + 1
     assert ("limit", "1000", f"pusher.toml:{line}") in lines
+def test_the_plan_of_the_readme_is_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "pusher").symlink_to(ROOT / "pusher")
+    (shown,) = [block for block in blocks("console") if "pusher plan --settings" in block]
+    command, _, expected = shown.removeprefix("$ ").partition("\n")
+    done = run_block(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == expected
+
+
+def test_the_findings_of_a_plan_are_all_in_the_readme() -> None:
+    from pusher.findings import KINDS  # noqa: PLC0415
+
+    assert not {kind for kind in KINDS if f"`{kind}`" not in README}
 
 
 def test_the_example_of_the_library_runs(tmp_path: Path, port: int) -> None:
