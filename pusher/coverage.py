@@ -20,8 +20,11 @@ from pusher.model import OBJECT_TYPES, ObjectType
 
 __all__ = ["Coverage", "MappedType", "Mappings", "decode_maps"]
 
-NAMES_MAX = 200_000
-"""So many names are remembered, in sets that came together; an input has mostly a few."""
+SHAPES_BYTES_MAX = 4 << 20
+"""So much is remembered of sets of names that came together; an input has mostly a few sets."""
+
+NAME_BYTES = 100
+"""What a name takes besides its characters."""
 
 SECONDS_BELOW = 10**11
 """1973 in milliseconds, the year 5138 in seconds."""
@@ -165,7 +168,7 @@ class Coverage:
         self._mappings = mappings
         self._findings = findings
         self._shapes: dict[tuple[ObjectType, tuple[str, ...]], _Shape] = {}
-        self._names_left = NAMES_MAX
+        self._bytes_left = SHAPES_BYTES_MAX
 
     def __repr__(self) -> str:
         return f"<Coverage of {len(self._shapes)} sets of names>"
@@ -214,8 +217,9 @@ class Coverage:
         shape = self._shapes.get((object_type, names))
         if shape is None:
             shape = self._meaning(object_type, names)
-            if len(names) < self._names_left:
-                self._names_left -= len(names) + 1
+            size_bytes = sum(map(len, names)) + NAME_BYTES * (len(names) + 1)
+            if size_bytes < self._bytes_left:
+                self._bytes_left -= size_bytes
                 self._shapes[object_type, names] = shape
         return shape
 

@@ -17,6 +17,9 @@ LINES_MAX = 5
 SUBJECTS_MAX = 1_000
 """So many subjects of one kind are told apart, properties for example; then they are one."""
 
+SUBJECT_CHARS_MAX = 200
+"""Names come from the input, and may be as long as a line."""
+
 OTHERS = "(others)"
 
 _LINE_BITS = 44
@@ -124,7 +127,8 @@ class Findings:
         subjects = self._seen.setdefault(kind, {})
         seen = subjects.get(of)
         if seen is None:
-            if len(subjects) >= SUBJECTS_MAX:
+            of = of[:SUBJECT_CHARS_MAX]
+            if of not in subjects and len(subjects) >= SUBJECTS_MAX:
                 of = OTHERS
             seen = subjects.setdefault(of, _Seen())
         seen.count += len(places) if count is None else count

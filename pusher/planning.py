@@ -35,6 +35,9 @@ LANES_SHOWN_MAX = 1_000
 
 RATE_MAX = 1_000_000
 
+MANY_MESSAGES = 200
+"""So many of one object fit into a request; with more, order per object takes time."""
+
 CONCURRENCIES = (1, 8, 32)
 """In flight, where the number is found while a run goes on."""
 
@@ -47,6 +50,7 @@ class Assumptions:
         latency_s: of one request, from its first byte to the answer.
         concurrency: requests in flight; None where a run finds it by itself.
         rate: requests a second at most.
+        batch_size: messages in a request at most.
         sample: how many messages are confirmed.
         poll_rate: status polls a second; None is no limit.
 
@@ -57,6 +61,7 @@ class Assumptions:
     latency_s: float = 0.1
     concurrency: int | None = None
     rate: float | None = None
+    batch_size: int = 200
     sample: SampleSize = field(default_factory=SampleSize)
     poll_rate: float | None = 9.0
 
@@ -126,7 +131,8 @@ class Estimate(msgspec.Struct, frozen=True):
     latency_s: float
     seconds: float
     bound_by: str
-    """"latency", "rate", or "reading": as fast as the input could be read here and now."""
+    """"latency"; "rate"; "order": messages of one object are never in two requests at a time; or
+    "reading": as fast as the input could be read here and now."""
 
 
 class Polls(msgspec.Struct, frozen=True):
@@ -223,7 +229,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def estimated(
-    batches: int, concurrency: int, latency_s: float, rate: float | None, reading_s: float
+    batches: int,
+    concurrency: int,
+    latency_s: float,
+    *,
+    rate: float | None = None,
+    reading_s: float = 0.0,
+    chain: int = 0,
 ) -> Estimate:
     """How long so many requests take: the slowest of what bounds them.
 
@@ -233,16 +245,19 @@ def estimated(
         latency_s: of one.
         rate: a second at most; None is no limit.
         reading_s: how long reading takes.
+        chain: so many requests have messages of the same object, and go one after the other.
     """
     rounds = -(-batches // concurrency)
     bounds = {
         "latency": rounds * latency_s,
+        "order": chain * latency_s,
         "rate": max(0, batches - 1) / rate if rate else 0.0,
         "reading": reading_s,
     }
     bound_by = max(bounds, key=lambda name: bounds[name])
+    is_of_answers = bound_by in {"latency", "order"}
     # The last request has to be answered whatever decides when it is sent.
-    seconds = bounds[bound_by] + (0.0 if bound_by == "latency" or not batches else latency_s)
+    seconds = bounds[bound_by] + (0.0 if is_of_answers or not batches else latency_s)
     return Estimate(concurrency, latency_s, round(seconds, 3), bound_by)
 
 
@@ -312,7 +327,12 @@ def compose_plan(
         ],
         estimates=[
             estimated(
-                batches, concurrency, assumptions.latency_s, assumptions.rate, survey.elapsed_s
+                batches,
+                concurrency,
+                assumptions.latency_s,
+                rate=assumptions.rate,
+                reading_s=survey.elapsed_s,
+                chain=-(-survey.objects.most // assumptions.batch_size),
             )
             for concurrency in concurrencies
         ],
@@ -374,7 +394,7 @@ def _hints(survey: Survey, findings: Sequence[Finding], mappings_from: str | Non
         )
         if not survey.skipped.keys().isdisjoint({"other_store", "other_type"}):
             hints.append("dangling_association: what --only-type and --only-store leave out counts")
-    if "changed_again" in kinds:
+    if survey.objects.most > MANY_MESSAGES:
         hints.append(
             f"one object has {survey.objects.most:,} messages: messages of an object are never in"
             " two requests at a time"

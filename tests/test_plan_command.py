@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import os
 import pty
@@ -14,10 +15,11 @@ import time
 from asyncio.subprocess import PIPE
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pytest
 import zstandard
+from aiohttp import web
 from fakes.command import (
     DATA,
     DEADLINE_S,
@@ -35,8 +37,9 @@ from fakes.command import (
     running_bridge,
     starting,
 )
-from fakes.endpoint import Endpoint
+from fakes.endpoint import Endpoint, Request, accept
 
+from pusher.cli.connection import write_all
 from pusher.findings import KINDS
 
 SETTINGS = ("--settings", DATA / "northwind-settings.json")
@@ -152,6 +155,25 @@ async def test_the_bodies_are_as_large_as_planned(endpoint: Endpoint, tmp_path: 
     )
     assert result.report["bytes"]["sent"] == plan["bytes"]["bodies"]
     assert result.report["requests"]["sent"] == plan["batches"] == 3
+
+
+async def test_a_run_takes_at_least_as_long_as_the_plan_says(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    async def slow(request: Request) -> web.StreamResponse:
+        await asyncio.sleep(0.1)
+        return await accept(request)
+
+    endpoint.answer = slow
+    hot = [message(0, changedAt=MS + number) for number in range(12)]
+    for entries, bound_by in (([message(n) for n in range(40)], "latency"), (hot, "order")):
+        flags = ("--batch-size", "1", "--concurrency", "4")
+        stdin = ndjson(entries)
+        (estimate,) = (await planned(tmp_path, *flags, stdin=stdin))["estimates"]
+        assert estimate["bound_by"] == bound_by
+        run_flags = ("--url", endpoint.url, "--confirm", "0", "--report", "-")
+        report = (await run("push", *flags, *run_flags, cwd=tmp_path, stdin=stdin)).report
+        assert estimate["seconds"] <= report["elapsed_s"] < estimate["seconds"] + 5
 
 
 # What is found comes true.
@@ -515,6 +537,25 @@ async def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None
     result = await run_shell(script, cwd=tmp_path)
     assert result.code == 0, result.err
     assert result.out.startswith(b"ready: 4,059 messages read")
+
+
+class NarrowStream(io.RawIOBase):
+    """Takes a part of what is written, as a pipe without a buffer may do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = b""
+
+    def write(self, data: Any, /) -> int:
+        part = bytes(data)[:1000]
+        self.taken += part
+        return len(part)
+
+
+def test_what_is_printed_is_whole_where_a_write_takes_only_a_part() -> None:
+    stream = NarrowStream()
+    write_all(cast("BinaryIO", stream), data := bytes(range(256)) * 20)
+    assert stream.taken == data
 
 
 async def test_every_option_can_be_set_in_the_environment(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +38,7 @@ def test_the_slowest_of_latency_rate_and_reading_decides(
     seconds: float,
     bound_by: str,
 ) -> None:
-    estimate = estimated(batches, concurrency, 0.1, rate, reading_s)
+    estimate = estimated(batches, concurrency, 0.1, rate=rate, reading_s=reading_s)
     assert estimate.seconds == pytest.approx(seconds, abs=0.001)
     assert estimate.bound_by == bound_by
 
@@ -47,18 +49,38 @@ def test_the_slowest_of_latency_rate_and_reading_decides(
     latency_s=st.floats(0.001, 10),
     rate=st.none() | st.floats(0.1, 10_000),
     reading_s=st.floats(0, 1_000),
+    chain=st.integers(0, 1_000),
 )
 def test_no_estimate_is_below_any_of_its_bounds_nor_gets_better_with_less(
-    batches: int, concurrency: int, latency_s: float, rate: float | None, reading_s: float
+    *,
+    batches: int,
+    concurrency: int,
+    latency_s: float,
+    rate: float | None,
+    reading_s: float,
+    chain: int,
 ) -> None:
-    seconds = estimated(batches, concurrency, latency_s, rate, reading_s).seconds + 0.001
+    estimate = partial(estimated, batches, rate=rate, reading_s=reading_s, chain=chain)
+    seconds = estimate(concurrency, latency_s).seconds + 0.001
+    assert seconds >= chain * latency_s
     assert seconds >= reading_s
     assert seconds >= batches / concurrency * latency_s
     assert seconds >= latency_s
     if rate is not None:
         assert seconds >= (batches - 1) / rate
-    fewer = estimated(batches, max(1, concurrency - 1), latency_s, rate, reading_s).seconds
-    assert fewer + 0.001 + latency_s >= seconds
+    fewer = estimate(max(1, concurrency - 1), latency_s).seconds
+    assert fewer + 0.002 + latency_s >= seconds
+
+
+def test_an_object_with_very_many_messages_holds_up_the_rest() -> None:
+    survey = Survey()
+    survey.objects.most = 10_001
+    for _ in range(100):
+        survey.add_batch(Lane("s", "DEAL"), 200, 1)
+    plan = compose_plan(survey, [], Assumptions(concurrency=32), mappings_from="x")
+    (estimate,) = plan.estimates
+    assert (estimate.seconds, estimate.bound_by) == (5.1, "order")
+    assert "one object has 10,001 messages" in plan.hints[0]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +171,14 @@ def test_subjects_without_end_are_counted_together_in_the_end() -> None:
     assert len(listed) == SUBJECTS_MAX + 1
     assert listed[0].of == OTHERS
     assert listed[0].count == 10
+
+
+def test_a_name_as_long_as_a_line_is_not_kept_whole() -> None:
+    findings = Findings()
+    for line in (1, 2):
+        findings.add("unmapped_property", "x" * 10**6, [place_at(0, line)])
+    (found,) = findings.listed(["in"])
+    assert (len(found.of), found.count) == (200, 2)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -30,6 +30,7 @@ __all__ = [
     "refresher_of",
     "talk",
     "with_options",
+    "write_all",
     "yes_option",
 ]
 
@@ -342,13 +343,20 @@ def as_json(value: Any, *, is_indented: bool = False) -> bytes:
     return orjson.dumps(value, option=options)
 
 
+def write_all(stream: BinaryIO, data: bytes) -> None:
+    """Write to a stream, to the end: with PYTHONUNBUFFERED one write may take only a part."""
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) :]
+    stream.flush()
+
+
 def printed(data: bytes) -> None:
     """Write to stdout. Whoever closed it has seen enough: the command then ends with 0."""
     if sys.stdout is None:  # It was closed from the start.
         return
     try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        write_all(sys.stdout.buffer, data)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)

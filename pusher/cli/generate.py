@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from pusher.cli.connection import write_all
+
 __all__ = ["command"]
 
 _EPILOG = """
@@ -32,5 +34,5 @@ def command(count: int, stores: int, seed: int) -> None:
     from pusher.generating import generate  # noqa: PLC0415 - loaded when it is called
 
     for block in generate(count, stores=stores, seed=seed):
-        sys.stdout.buffer.write(block)
+        write_all(sys.stdout.buffer, block)
     sys.stdout.buffer.flush()

@@ -38,7 +38,6 @@ Halted = tuple[str, int, str]
 
 LINE_EVERY_S = 5.0
 BAR_EVERY_S = 0.2
-GC_THRESHOLD = (20_000, 20, 100)
 
 _FAILING = [name for name, kind in KINDS.items() if kind.severity == "fails"]
 
@@ -198,6 +197,7 @@ def _assumptions_of(options: dict[str, Any]) -> Assumptions:
         latency_s=options["latency"],
         concurrency=options["concurrency"],
         rate=options["rate"],
+        batch_size=options["batch_size"],
         sample=options["confirm"],
         poll_rate=poll_rate,
     )
@@ -282,6 +282,7 @@ def _surveyed(
 
     import anyio  # noqa: PLC0415
 
+    from pusher.cli.push import GC_THRESHOLD  # noqa: PLC0415
     from pusher.record_spool import RecordSpool  # noqa: PLC0415
     from pusher.surveying import Surveyor  # noqa: PLC0415
 

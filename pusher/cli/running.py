@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pusher.cli.connection import write_all
+
 if TYPE_CHECKING:
     from pusher.report import Report
     from pusher.stopping import Stopping
@@ -123,8 +125,7 @@ def exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -
             sys.stderr.flush()
     try:
         if path == "-":
-            sys.stdout.buffer.write(report.to_json())
-            sys.stdout.buffer.flush()
+            write_all(sys.stdout.buffer, report.to_json())
         elif path is not None:
             Path(path).write_bytes(report.to_json())
     except (BrokenPipeError, AttributeError):
