@@ -40,7 +40,12 @@ from fakes.command import (
 from fakes.endpoint import Endpoint, Request, accept
 
 from pusher.cli.connection import write_all
+from pusher.coverage import Mappings
 from pusher.findings import KINDS
+from pusher.planning import Assumptions, compose_plan
+from pusher.record_spool import RecordSpool
+from pusher.sources import open_source
+from pusher.surveying import Known, Reading, Surveyor
 
 SETTINGS = ("--settings", DATA / "northwind-settings.json")
 STORE = "northwind-europe"
@@ -57,6 +62,37 @@ async def planned(
     messages = plan["messages"]
     assert messages["read"] == messages["to_send"] + messages["rejected"] + messages["skipped"]
     return plan
+
+
+async def surveyed(
+    cwd: Path,
+    stdin: bytes,
+    *,
+    settings: dict[str, Any] | None = None,
+    assumptions: Assumptions | None = None,
+    allowed: tuple[str, ...] = (),
+    **reading: Any,
+) -> dict[str, Any]:
+    """The same without a process of its own; against the settings of Northwind or others."""
+    (cwd / "stdin").write_bytes(stdin)
+    if settings is None:
+        settings = json.loads((DATA / "northwind-settings.json").read_bytes())
+    known = Known(mappings=Mappings.of(settings))
+    with RecordSpool(1 << 20) as spool:
+        source = open_source([cwd / "stdin"])
+        now_ms = int(time.time() * 1000)
+        surveyor = Surveyor(source, Reading(**reading), known, spool, now_ms=now_ms)
+        await surveyor.read()
+        await surveyor.finish()
+    plan = compose_plan(
+        surveyor.survey,
+        surveyor.findings.listed(surveyor.source_names),
+        assumptions or Assumptions(),
+        mappings_from="a test",
+        allowed=allowed,
+    )
+    as_dict: dict[str, Any] = json.loads(plan.to_json())
+    return as_dict
 
 
 def found(plan: dict[str, Any]) -> dict[tuple[str, str], tuple[int, list[str]]]:
@@ -161,19 +197,21 @@ async def test_a_run_takes_at_least_as_long_as_the_plan_says(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
     async def slow(request: Request) -> web.StreamResponse:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
         return await accept(request)
 
     endpoint.answer = slow
-    hot = [message(0, changedAt=MS + number) for number in range(12)]
-    for entries, bound_by in (([message(n) for n in range(40)], "latency"), (hot, "order")):
-        flags = ("--batch-size", "1", "--concurrency", "4")
+    hot = [message(0, changedAt=MS + number) for number in range(8)]
+    for entries, bound_by in (([message(n) for n in range(16)], "latency"), (hot, "order")):
+        flags = ("--batch-size", "1", "--concurrency", "2")
         stdin = ndjson(entries)
-        (estimate,) = (await planned(tmp_path, *flags, stdin=stdin))["estimates"]
+        assumptions = Assumptions(latency_s=0.25, concurrency=2, batch_size=1)
+        plan = await surveyed(tmp_path, stdin, assumptions=assumptions, batch_size=1)
+        (estimate,) = plan["estimates"]
         assert estimate["bound_by"] == bound_by
         run_flags = ("--url", endpoint.url, "--confirm", "0", "--report", "-")
         report = (await run("push", *flags, *run_flags, cwd=tmp_path, stdin=stdin)).report
-        assert estimate["seconds"] <= report["elapsed_s"] < estimate["seconds"] + 5
+        assert estimate["seconds"] <= report["elapsed_s"] < estimate["seconds"] + 20
 
 
 # What is found comes true.
@@ -276,9 +314,9 @@ async def test_a_bridge_without_settings_or_the_store_is_found_out(tmp_path: Pat
 async def test_settings_that_are_off_or_map_no_email_are_found_out(tmp_path: Path) -> None:
     mapping = {"externalPropertyName": "firstname", "hubspotPropertyName": "firstname"}
     settings = {"enabled": False, "mappings": {"CONTACT": {"properties": [mapping]}}}
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
     entries = ndjson([contact(1), deal(2, associations={})])
-    plan = await planned(tmp_path, "--settings", "settings.json", stdin=entries, code=1)
+    plan = await surveyed(tmp_path, entries, settings=settings)
+    assert plan["exit_code"] == 1
     assert found(plan) == {
         ("settings_disabled", ""): (2, []),
         ("type_not_mapped", "DEAL"): (1, ["2"]),
@@ -305,7 +343,8 @@ async def test_times_and_repeats_that_lose_changes_are_warned_of(tmp_path: Path)
         {**deal(1, associations={}), "externalObjectId": "c1"},
     ]
     del entries[2]["changedAt"]
-    plan = await planned(tmp_path, *SETTINGS, stdin=ndjson(entries), code=0)
+    plan = await surveyed(tmp_path, ndjson(entries))
+    assert plan["exit_code"] == 0
     assert found(plan) == {
         ("seconds", ""): (1, ["1"]),
         ("future", ""): (1, ["2"]),
@@ -322,7 +361,8 @@ async def test_times_and_repeats_that_lose_changes_are_warned_of(tmp_path: Path)
 
 async def test_what_comes_before_its_target_is_to_be_pushed_in_phases(tmp_path: Path) -> None:
     entries = ndjson([deal(1), contact(1), deal(2)])
-    plan = await planned(tmp_path, *SETTINGS, stdin=entries, code=0)
+    plan = await surveyed(tmp_path, entries)
+    assert plan["exit_code"] == 0
     assert found(plan) == {("later_target", "DEAL to CONTACT"): (1, ["1"])}
     assert any("--phases" in hint for hint in plan["hints"])
     assert [phase["messages"] for phase in plan["phases"]] == [1, 2, 0]
@@ -368,7 +408,7 @@ async def test_rows_of_an_export_are_planned_with_their_mapping(tmp_path: Path) 
 
 async def test_an_allowed_finding_is_no_failure(tmp_path: Path) -> None:
     entries = ndjson([contact(2), deal(1)])
-    await planned(tmp_path, *SETTINGS, stdin=entries, code=1)
+    assert (await surveyed(tmp_path, entries))["exit_code"] == 1
     plan = await planned(
         tmp_path, *SETTINGS, "--allow", "dangling_association", stdin=entries, code=0
     )
@@ -378,13 +418,13 @@ async def test_an_allowed_finding_is_no_failure(tmp_path: Path) -> None:
 
 async def test_latency_concurrency_and_rate_decide_on_the_estimate(tmp_path: Path) -> None:
     entries = ndjson(message(number) for number in range(100))
-    flags = ("--batch-size", "1", "--latency", "2s", "--concurrency", "10")
-    (estimate,) = (await planned(tmp_path, *flags, stdin=entries))["estimates"]
+    flags = ("--batch-size", "1", "--latency", "2s", "--concurrency", "10", "--confirm", "10%")
+    plan = await planned(tmp_path, *flags, stdin=entries)
+    (estimate,) = plan["estimates"]
     assert (estimate["seconds"], estimate["bound_by"]) == (20.0, "latency")
+    assert plan["polls"] == {"count": 11, "per_s": 9.0, "seconds": 1.2}
     (estimate,) = (await planned(tmp_path, *flags, "--rate", "2", stdin=entries))["estimates"]
     assert (estimate["seconds"], estimate["bound_by"]) == (51.5, "rate")
-    polls = (await planned(tmp_path, "--confirm", "10%", stdin=entries))["polls"]
-    assert polls == {"count": 11, "per_s": 9.0, "seconds": 1.2}
 
 
 # How it ends.
