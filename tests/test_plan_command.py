@@ -39,6 +39,7 @@ from fakes.command import (
 )
 from fakes.endpoint import Endpoint, Request, accept
 
+from pusher import Settings, push
 from pusher.cli.connection import write_all
 from pusher.coverage import Mappings
 from pusher.findings import KINDS
@@ -70,7 +71,7 @@ async def surveyed(
     *,
     settings: dict[str, Any] | None = None,
     assumptions: Assumptions | None = None,
-    allowed: tuple[str, ...] = (),
+    max_line_bytes: int = 1 << 20,
     **reading: Any,
 ) -> dict[str, Any]:
     """The same without a process of its own; against the settings of Northwind or others."""
@@ -79,7 +80,7 @@ async def surveyed(
         settings = json.loads((DATA / "northwind-settings.json").read_bytes())
     known = Known(mappings=Mappings.of(settings))
     with RecordSpool(1 << 20) as spool:
-        source = open_source([cwd / "stdin"])
+        source = open_source([cwd / "stdin"], max_line_bytes)
         now_ms = int(time.time() * 1000)
         surveyor = Surveyor(source, Reading(**reading), known, spool, now_ms=now_ms)
         await surveyor.read()
@@ -89,7 +90,6 @@ async def surveyed(
         surveyor.findings.listed(surveyor.source_names),
         assumptions or Assumptions(),
         mappings_from="a test",
-        allowed=allowed,
     )
     as_dict: dict[str, Any] = json.loads(plan.to_json())
     return as_dict
@@ -122,56 +122,59 @@ def deal(number: int, **fields: Any) -> dict[str, Any]:
 # The counts are those of a dry run.
 
 
-async def rehearsed(cwd: Path, *arguments: str | Path, stdin: bytes = b"") -> dict[str, Any]:
-    flags = ("--dry-run", "--url", "http://127.0.0.1:9", "--report", "-", "-q")
-    result = await run("push", *arguments, *flags, cwd=cwd, stdin=stdin)
-    report: dict[str, Any] = json.loads(result.out)
-    return report
-
-
-async def assert_same_as_dry_run(cwd: Path, *arguments: str | Path, stdin: bytes = b"") -> None:
-    plan = await planned(cwd, *arguments, stdin=stdin)
-    report = await rehearsed(cwd, *arguments, stdin=stdin)
+def assert_same(plan: dict[str, Any], report: dict[str, Any]) -> None:
     messages = report["messages"]
     assert plan["messages"]["read"] == messages["read"]
     assert plan["messages"]["rejected"] == messages["rejected"]
     assert plan["rejected"] == report["rejected"]
     assert {**plan["skipped"], "dry_run": plan["messages"]["to_send"]} == report["skipped"]
     assert plan["lanes_total"] == report["lanes_total"]
-    assert {(lane["store_id"], lane["object_type"], lane["batches"]) for lane in plan["lanes"]} == {
-        (lane["store_id"], lane["object_type"], lane["batches"]) for lane in report["lanes"]
-    }
+    of_plan, of_report = [
+        {(lane["store_id"], lane["object_type"], lane["batches"]) for lane in each["lanes"]}
+        for each in (plan, report)
+    ]
+    assert of_plan == of_report
     assert plan["batches"] == sum(lane["batches"] for lane in plan["lanes"])
 
 
+async def both(cwd: Path, stream: bytes, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The plan of a stream and the report of its dry run, with the same options."""
+    max_line_bytes = options.pop("max_line_bytes", 1 << 20)
+    plan = await surveyed(cwd, stream, max_line_bytes=max_line_bytes, **options)
+    settings = Settings(url="http://127.0.0.1:9", dry_run=True, **options)
+    report = await push(open_source([cwd / "stdin"], max_line_bytes), settings)
+    return plan, json.loads(report.to_json())
+
+
 async def test_the_plan_of_northwind_agrees_with_its_dry_run(tmp_path: Path) -> None:
-    await assert_same_as_dry_run(tmp_path, NORTHWIND)
+    plan = await planned(tmp_path, NORTHWIND)
+    flags = ("--dry-run", "--url", "http://127.0.0.1:9", "--report", "-", "-q")
+    assert_same(plan, (await run("push", NORTHWIND, *flags, cwd=tmp_path)).report)
 
 
 @pytest.mark.parametrize(
-    "flags",
+    "options",
     [
-        ("--batch-size", "7"),
-        ("--batch-bytes", "2KiB"),
-        ("--limit", "1000"),
-        ("--only-type", "DEAL", "--only-store", STORE),
-        ("--max-line", "230"),
-        ("--memory", "1MiB", "--batch-bytes", "200KiB"),
+        {"batch_size": 7},
+        {"batch_bytes": 2048},
+        {"limit": 1000},
+        {"only_types": frozenset({"DEAL"}), "only_stores": frozenset({STORE})},
+        {"max_line_bytes": 230},
+        {"memory_bytes": 1 << 20, "batch_bytes": 200 << 10},
+        {"default_store": "s", "default_type": "DEAL"},
     ],
 )
 async def test_the_plan_agrees_with_the_dry_run_under_the_same_options(
-    flags: tuple[str, ...], tmp_path: Path
+    options: dict[str, Any], tmp_path: Path
 ) -> None:
-    stream = gzip.decompress(NORTHWIND.read_bytes()) + b"oops\n\n{}\n"
-    await assert_same_as_dry_run(tmp_path, *flags, stdin=stream)
+    bad = b'oops\n\n{}\n{"externalObjectId": 1}\n'
+    assert_same(*await both(tmp_path, bad + gzip.decompress(NORTHWIND.read_bytes()), **options))
 
 
 async def test_many_lanes_leave_early_in_the_plan_as_in_the_dry_run(tmp_path: Path) -> None:
     entries = [message(number, storeId=f"s{number % 997}") for number in range(6_000)]
-    flags = ("--memory", "1MiB", "--batch-bytes", "64KiB")
-    (tmp_path / "in.ndjson").write_bytes(ndjson(entries))
-    await assert_same_as_dry_run(tmp_path, "in.ndjson", *flags)
-    plan = await planned(tmp_path, "in.ndjson", *flags)
+    plan, report = await both(tmp_path, ndjson(entries), memory_bytes=1 << 20, batch_bytes=64 << 10)
+    assert_same(plan, report)
     assert plan["batches"] > 997  # Otherwise memory was not short.
 
 
