@@ -19,9 +19,9 @@ from pusher.crosschecking import ASSOCIATED, Record, object_records, reference_r
 from pusher.decoding import Decoder
 from pusher.errors import UsageError
 from pusher.findings import Findings, place_at
+from pusher.intake import LARGE_CHUNK_BYTES
 from pusher.model import EMPTY_MAP, OBJECT_TYPES, Batch, Chunk, ObjectType, Rejection, SyncMessage
 from pusher.planning import Survey
-from pusher.protocol import encode_messages
 from pusher.record_spool import RecordSpool
 from pusher.room import Room
 from pusher.sampling import Sample, SampleSize
@@ -160,9 +160,7 @@ class Surveyor:
         self._selection = Selection(
             only_stores=reading.only_stores, only_types=reading.only_types, limit=reading.limit
         )
-        self._batcher = Batcher(
-            encode_messages, batch_size=reading.batch_size, batch_bytes=reading.batch_bytes
-        )
+        self._batcher = Batcher(batch_size=reading.batch_size, batch_bytes=reading.batch_bytes)
         self._ledger, tally, stopping = Ledger(), Tally(), Stopping()
         settlement = Settlement(
             ledger=self._ledger,
@@ -197,7 +195,8 @@ class Surveyor:
         self._started_s = time.monotonic()
         async with aclosing(self.source.chunks()) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                await self._room.make_for(chunk, self._outlet)
+                if len(chunk.data) > LARGE_CHUNK_BYTES:
+                    await self._room.make_for(chunk, self._outlet)
                 await self._take_in(chunk)
                 await self._room.make(self._outlet)
                 await anyio.lowlevel.checkpoint()  # A signal, and the progress, have their turn.

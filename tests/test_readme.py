@@ -117,6 +117,8 @@ def test_the_settings_of_the_readme_give_the_table_of_the_readme(tmp_path: Path)
     assert {tuple(line.split()) for line in table[: table.index("...")]} <= lines
     line = toml.splitlines().index("push.limit = 1000") + 1
     assert ("limit", "1000", f"pusher.toml:{line}") in lines
+
+
 def test_the_plan_of_the_readme_is_the_plan(tmp_path: Path) -> None:
     (tmp_path / "pusher").symlink_to(ROOT / "pusher")
     (shown,) = [block for block in blocks("console") if "pusher plan --settings" in block]
