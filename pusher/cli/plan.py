@@ -46,8 +46,9 @@ _EPILOG = """
 Examples:
   pusher plan export/
   zcat old.ndjson.gz | pusher plan --settings settings.json --latency 250ms --rate 10
-  pusher plan topics/ --map map.toml --url https://bridge.example --token-file token --json
-  pusher plan today.ndjson --allow dangling_association && pusher push today.ndjson --url ...
+  pusher plan export/ --url https://bridge.example --token-file token --json | jq .findings
+  kcat -C -J -e -q -o beginning -b h:9092 -t orders | pusher plan --map map.toml
+  pusher plan old.ndjson.gz --only-type DEAL --allow dangling_association
 
 \b
 Exit codes:
