@@ -104,7 +104,7 @@ def a_value(param: click.Parameter, setting: Setting) -> Any:
     if isinstance(param.type, click.Choice):
         return param.type.choices[-1]
     types = {Kind.INTEGER: int, Kind.NUMBER: int, Kind.STRING: str, Kind.PATH: str}
-    candidates = (7, "x.example", str(existing), "7s", "7KiB", "7%", "X-A: b", "h.example:1")
+    candidates = (7, "x.example", str(existing), "7s", "7KiB", "7%", "X-A: b", "h.example:1", ".")
     context = click.Context(click.Command("any"))
     for value in candidates:
         if isinstance(value, types.get(setting.kind, object)):
