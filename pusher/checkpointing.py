@@ -71,12 +71,17 @@ class Checkpointer:
         self._earlier = earlier
         self._phase = 1
         self._start: Mapping[str, Position] = {}
+        self._is_repairing = False
+        self.ends: Mapping[str, Position] = {}
+        """Where the inputs ended in the first of several passes; empty where that is not known."""
         self._letters_from = dead_letters.length_bytes
         self._rejected_before = 0  # This phase.
         if earlier is not None:
             self._start = earlier.positions if earlier.complete else earlier.start
             if not earlier.complete:
                 self._phase = earlier.phase
+                self.ends = earlier.ends
+                tally.began_ms = earlier.began_ms
                 self._letters_from = earlier.dead_letters_from
                 self._rejected_before = earlier.rejected_before
         self.rejected_earlier = self._rejected_before
@@ -158,6 +163,8 @@ class Checkpointer:
             return
         self._is_to_rewind = False
         positions = self._earlier.positions
+        if self._earlier.is_repairing:  # Its letters are about what is repaired again.
+            positions = {}
 
         def is_settled(source: str, line: int) -> bool:
             position = positions.get(source)
@@ -167,12 +174,20 @@ class Checkpointer:
             self._dead_letters.rewind, self._letters_from, is_settled
         )
 
-    def begin_phase(self, number: int) -> None:
+    def begin_phase(self, number: int, *, was_read_whole: bool) -> None:
         """All of the phases before is settled, and the input is read again."""
+        if self._phase == 1 and was_read_whole:
+            self.ends = dict(self._ledger.positions)
         self._phase = number
         self._letters_from = self._dead_letters.length_bytes
         self._rejected_before = self.rejected_earlier + self._tally.rejected
         self._ledger.start_pass(self._start)
+
+    def begin_repair(self) -> None:
+        """All is settled; the letters that follow belong to the repair."""
+        self._is_repairing = True
+        self._letters_from = self._dead_letters.length_bytes
+        self._rejected_before = self.rejected_earlier + self._tally.rejected
 
     async def keep(self) -> None:
         """Write what has changed, again and again, for ever: the caller cancels it."""
@@ -207,7 +222,8 @@ class Checkpointer:
         Raises:
             DiskError: it could not be written.
         """
-        if self._earlier is not None and not is_complete and not self._tally.read:
+        is_unchanged = not self._tally.read and not self._is_repairing
+        if self._earlier is not None and not is_complete and is_unchanged:
             return
         if is_complete:
             self._rejected_before = self.rejected_earlier + self._tally.rejected
@@ -217,7 +233,8 @@ class Checkpointer:
     def _mark(self) -> tuple[object, ...]:
         """Differs when there is something new to write."""
         tally = self._tally
-        return self._phase, self._ledger.watermark, tally.delivered, tally.rejected
+        stage = self._phase, self._is_repairing
+        return stage, self._ledger.watermark, tally.delivered, tally.rejected
 
     def _encoded(self, *, is_complete: bool) -> bytes:
         return encode(
@@ -226,12 +243,15 @@ class Checkpointer:
                 phase=self._phase,
                 start=dict(self._start),
                 positions=dict(self._ledger.positions),
+                ends=dict(self.ends),
                 settled=self._ledger.settled,
                 rejected_before=self._rejected_before,
                 dead_letters=self._dead_letters.name,
                 dead_letters_from=self._letters_from,
                 sample=self._sample.memory(),
                 concurrency=self.admission.limit,
+                began_ms=self._tally.began_ms,
+                is_repairing=self._is_repairing and not is_complete,
                 complete=is_complete,
             )
         )

@@ -63,6 +63,12 @@ class Settings:
     """Messages of one object go out in source order, never two at a time."""
     phases: bool = False
     """CONTACT and PRODUCT, then DEAL, then LINE_ITEM, each when the one before was processed."""
+    spool_dir: Path | None = None
+    """Where what is read of pipes is kept, to be read again; None is TMPDIR, or /var/tmp."""
+    spool_max_bytes: int = 16 << 30
+    """So much of a pipe is kept at most, compressed; then the run stops."""
+    keep_spool: bool = False
+    """Keep what is read of pipes in any case, and leave it there for `pusher repair`."""
     only_stores: frozenset[str] = frozenset()
     """Send messages of these stores only; empty for all."""
     only_types: frozenset[ObjectType] = frozenset()
@@ -143,6 +149,7 @@ class Settings:
             ("--limit", 1, 1 if self.limit is None else self.limit),
             ("--memory", 1 << 20, self.memory_bytes),
             ("--max-lag", 1, self.max_lag_bytes),
+            ("--spool-max", 1, self.spool_max_bytes),
             ("--timeout", 0.001, self.timeout_s),
             ("--connect-timeout", 0.001, self.connect_timeout_s),
             ("--drain-timeout", 0, self.drain_timeout_s),
@@ -169,10 +176,14 @@ class Settings:
         Raises:
             UsageError: these settings do not suit the source.
         """
-        if self.phases and not source.can_be_read_again:
-            raise UsageError(
-                "--phases reads its input once a phase, so it needs files, not a pipe or a topic"
-            )
+        if isinstance(source, KafkaSource):
+            for flag, is_given in (("--phases", self.phases), ("--keep-spool", self.keep_spool)):
+                if is_given:
+                    raise UsageError(f"{flag} is for files and pipes: a topic has no end")
+        elif self.keep_spool and source.can_be_read_again:
+            raise UsageError("--keep-spool is for pipes: a file can be read again as it is")
+        if self.spool_dir is not None and not self.spool_dir.is_dir():
+            raise UsageError(f"--spool-dir: {self.spool_dir} is not a directory")
         if self.checkpoint is not None and self.dead_letters_topic is not None:
             raise UsageError("--checkpoint needs --dead-letters: it takes back letters of a file")
         if self.checkpoint is not None and isinstance(source, KafkaSource):

@@ -38,13 +38,14 @@ from pusher.model import (
 )
 from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
-from pusher.report import PhaseReport, Report, compose_report, why_parked
+from pusher.report import PhaseReport, Report, SpoolReport, compose_report, why_parked
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
 from pusher.sampling import Sample
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
 from pusher.sources import KafkaSource, LineSource, open_source
+from pusher.spool import SpoolPlan, default_folder
 from pusher.stopping import Stopping, cancel_after
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
@@ -190,6 +191,7 @@ class Pipeline:
         self._started_s = time.monotonic()
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
+            stack.callback(self._close_spools)
             if self._settings.checkpoint is not None and isinstance(self.source, LineSource):
                 keeper = Checkpointer.open(
                     self._settings.checkpoint,
@@ -205,6 +207,7 @@ class Pipeline:
                 stack.callback(keeper.close)
                 self._checkpointer, self.run_id = keeper, keeper.run_id
                 self._admission = keeper.admission
+            self._open_spools()
             transport = self._transport
             if transport is None:
                 transport = await stack.enter_async_context(
@@ -238,6 +241,41 @@ class Pipeline:
             halt = self._verdict()
             halt = await self._last_checkpoint(halt)
         return self._report(halt, pushed_s, confirmer.trouble)
+
+    def _open_spools(self) -> None:
+        """Keep what is read of pipes, where it has to be read again.
+
+        Raises:
+            UsageError: there is no place for it.
+        """
+        settings, source = self._settings, self.source
+        is_wanted = settings.phases or settings.keep_spool
+        if is_wanted and isinstance(source, LineSource) and not source.can_be_read_again:
+            is_kept = settings.keep_spool and not settings.dry_run
+            plan = SpoolPlan(
+                settings.spool_dir or default_folder(),
+                settings.spool_max_bytes,
+                f"pusher-{self.run_id}" if is_kept else None,
+            )
+            source.spool_pipes(plan)
+
+    def _spool_report(self) -> SpoolReport | None:
+        spools = self.source.spools if isinstance(self.source, LineSource) else []
+        if not spools:
+            return None
+        return SpoolReport(
+            sum(spool.input_bytes for spool in spools),
+            sum(spool.size_bytes for spool in spools),
+            [str(spool.path.absolute()) for spool in spools if spool.path is not None],
+        )
+
+    def _close_spools(self) -> None:
+        """What has no name is gone then."""
+        for spool in self.source.spools if isinstance(self.source, LineSource) else ():
+            try:
+                spool.close()
+            except DiskError as error:
+                _log.error("%s", error)
 
     async def _leave(self) -> None:
         """Commit what a live source has delivered, and leave its group, before the confirmation."""
@@ -307,9 +345,12 @@ class Pipeline:
         for number, object_types in enumerate(phases, 1):
             if number < first_phase:
                 continue
-            if number > first_phase and keeper is not None and isinstance(self.source, LineSource):
-                keeper.begin_phase(number)
-                self.source.resume(keeper.start)
+            if keeper is not None and isinstance(self.source, LineSource):
+                if number > first_phase:
+                    keeper.begin_phase(number, was_read_whole=settings.limit is None)
+                    self.source.resume(keeper.start)
+                if number > 1:
+                    self.source.end_at(keeper.ends)
             self.view.stage = f"phase {number} of {len(phases)}" if settings.phases else "pushing"
             delivered_before = self.tally.delivered
             await intake.send(sender, object_types, is_first=number == 1)
@@ -413,4 +454,5 @@ class Pipeline:
             warnings=self._warnings,
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
+            spool=self._spool_report(),
         )

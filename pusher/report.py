@@ -23,6 +23,7 @@ __all__ = [
     "PhaseReport",
     "Report",
     "Requests",
+    "SpoolReport",
     "compose_report",
     "confirmation_of",
     "lanes_of",
@@ -126,6 +127,14 @@ class PhaseReport(msgspec.Struct, frozen=True):
     waited_s: float
 
 
+class SpoolReport(msgspec.Struct, frozen=True):
+    """What was kept of pipes: decompressed, and on the disk. `files` are those that are left."""
+
+    input_bytes: int
+    disk_bytes: int
+    files: list[str]
+
+
 class Report(msgspec.Struct, frozen=True):
     """The outcome of a run."""
 
@@ -149,6 +158,7 @@ class Report(msgspec.Struct, frozen=True):
     warnings: list[str]
     dead_letters: str | None
     checkpoint: str | None
+    spool: SpoolReport | None = None
 
     def to_json(self) -> builtins.bytes:
         """The report as one indented JSON object with a line end."""
@@ -294,6 +304,7 @@ def compose_report(
     warnings: list[str],
     dead_letters: str | None,
     checkpoint: str | None,
+    spool: SpoolReport | None = None,
 ) -> Report:
     """Put the report of a run together.
 
@@ -312,6 +323,7 @@ def compose_report(
         warnings: as they were logged.
         dead_letters: the file of the dead letters, where any were written.
         checkpoint: the file from which a later run can go on.
+        spool: what was kept of pipes.
     """
     outcome, exit_code = outcome_of(
         halt,
@@ -348,4 +360,5 @@ def compose_report(
         warnings=warnings,
         dead_letters=dead_letters,
         checkpoint=checkpoint,
+        spool=spool,
     )

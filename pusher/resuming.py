@@ -27,12 +27,15 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
         phase: which pass over the input is under way, from 1.
         start: where each pass begins: behind what an earlier chain has finished.
         positions: how far each source is settled in this pass.
+        ends: where each source ended in the first of several passes.
         settled: messages settled before these positions, in all passes.
         rejected_before: dead letters of the passes before this one; of all, once it is complete.
         dead_letters: their file.
         dead_letters_from: where in it those of this pass begin.
         sample: what is to be confirmed.
         concurrency: the limit on requests in flight that was found.
+        began_ms: the bridge's clock at the first 2xx of the chain, epoch ms.
+        is_repairing: all was delivered, and sync errors are being repaired.
         complete: the run ended well, so that the next one begins a new chain.
     """
 
@@ -41,12 +44,15 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
     phase: Annotated[int, Meta(ge=1)] = 1
     start: dict[str, Position] = {}
     positions: dict[str, Position] = {}
+    ends: dict[str, Position] = {}
     settled: Count = 0
     rejected_before: Count = 0
     dead_letters: str
     dead_letters_from: Count = 0
     sample: SampleMemory = SampleMemory()
     concurrency: Annotated[int, Meta(ge=1)] | None = None
+    began_ms: int | None = None
+    is_repairing: bool = False
     complete: bool = False
 
 

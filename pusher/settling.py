@@ -139,6 +139,8 @@ class Settlement:
             lane.delivered += len(batch)
             lane.batches += 1
             self._tally.delivered += len(batch)
+            if self._tally.began_ms is None:
+                self._tally.began_ms = outcome.accepted_at_ms
             self._sample.accept(outcome, time.monotonic(), remember_last=self._remembers_last)
         elif await self._write([self._rejection(outcome)]):
             lane.rejected += 1

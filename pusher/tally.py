@@ -107,6 +107,8 @@ class Tally:
     """Messages that an earlier run had settled; they are not in `read`."""
     withdrawn: int = 0
     """Messages that were read and given back, as their partition was taken away; not in `read`."""
+    began_ms: int | None = None
+    """The bridge's clock at the first 2xx, epoch ms; of the first of a chain of runs."""
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
     skipped_by_reason: Counter[str] = field(default_factory=Counter)
     lanes: dict[Lane, LaneTally] = field(default_factory=dict)

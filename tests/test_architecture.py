@@ -59,6 +59,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "kafka_letters",
                 "record_spool",
                 "sources",
+                "spool",
                 "tls",
                 "transport",
                 "webhook",

@@ -691,13 +691,14 @@ async def test_bad_lines_are_counted_once_though_phases_read_them_thrice(
     assert len(letters_in(tmp_path / "dead.ndjson")) == 1
 
 
-async def test_phases_on_a_pipe_are_refused_before_anything_is_sent(
+async def test_phases_of_a_pipe_need_a_place_for_it_before_anything_is_sent(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(UsageError, match="--phases"):
-        await push(pipe, settings_for(endpoint, tmp_path, phases=True))
+    settings = settings_for(endpoint, tmp_path, phases=True, spool_dir=tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="--spool-dir"):
+        await push(pipe, settings)
     assert not endpoint.requests
 
 

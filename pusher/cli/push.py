@@ -26,6 +26,7 @@ from pusher.cli.streaming import (
     output_options,
     pace_options,
     settings_of,
+    spool_options,
     topic_of,
 )
 from pusher.cli.values import DURATION, SAMPLE, SOURCE
@@ -75,8 +76,9 @@ def push_options(command: Command) -> Command:
             "--phases",
             is_flag=True,
             help="CONTACT and PRODUCT, then DEAL, then LINE_ITEM, each when the one before was"
-            " processed. Reads the input once a phase, so it needs files.",
+            " processed. Files are read once a phase, and what comes from a pipe is spooled.",
         ),
+        spool_options,
         option(
             "--order",
             type=click.Choice(["key", "none"]),

@@ -30,6 +30,7 @@ __all__ = [
     "output_options",
     "pace_options",
     "settings_of",
+    "spool_options",
     "topic_of",
 ]
 
@@ -183,6 +184,32 @@ def checkpoint_options(command: Command) -> Command:
             default="1GiB",
             help="With a checkpoint: read at most so far ahead of the oldest message that is not"
             " settled, as a later run reads that again.",
+        ),
+    )
+
+
+def spool_options(command: Command) -> Command:
+    """Where a pipe is kept that has to be read again."""
+    return with_options(
+        command,
+        option(
+            "--spool-dir",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Pipes: where they are kept, compressed, to be read again. It has no name there,"
+            " and goes away with the run.  [default: TMPDIR, or /var/tmp]",
+        ),
+        option(
+            "--spool-max",
+            "spool_max_bytes",
+            type=SIZE,
+            default="16GiB",
+            help="Pipes: the run stops when a spool takes more on the disk.",
+        ),
+        option(
+            "--keep-spool",
+            is_flag=True,
+            help="Pipes: spool without --phases, too, and leave pusher-RUN.ndjson.zst in"
+            " --spool-dir, for pusher repair.",
         ),
     )
 

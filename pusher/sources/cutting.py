@@ -13,7 +13,7 @@ from io import BytesIO
 from itertools import chain
 from typing import Any, Protocol
 
-from pusher.errors import UsageError
+from pusher.errors import InputError, UsageError
 from pusher.model import Chunk, Position
 
 __all__ = [
@@ -24,12 +24,15 @@ __all__ = [
     "Place",
     "cut_into_chunks",
     "pass_over",
+    "up_to",
 ]
 
 OVERSIZED_HEAD_BYTES = 4 << 10
 
 FEED_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
+_CLOSING = b" \t\r\n]"
+"""What may stand behind the last line, or behind the last value of an array."""
 
 
 @dataclass(slots=True)
@@ -90,6 +93,24 @@ def cut_into_chunks(
         for start in range(0, len(block), FEED_BYTES):
             yield from cutter.feed(block[start : start + FEED_BYTES])
     yield from cutter.finish()
+
+
+def up_to(blocks: Iterator[bytes], end: int, name: str) -> Iterator[bytes]:
+    """Yield the first `end` bytes of an input, and what closes them, but nothing that was added.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    left = end
+    for block in blocks:
+        added = block[left:]
+        if added.strip(_CLOSING):
+            yield block[:left]
+            return
+        left -= len(block) - len(added)
+        yield block
+    if left:
+        raise InputError(f"{name}: it is shorter than when it was read first")
 
 
 def after_mark(blocks: Iterator[bytes], *, keeps_fingerprints: bool) -> Place:

@@ -25,12 +25,13 @@ from pusher.envelopes import Format
 from pusher.errors import InputError, UsageError
 from pusher.model import Chunk, Position
 from pusher.showing import Examples
-from pusher.sources.cutting import cut_into_chunks, pass_over
+from pusher.sources.cutting import cut_into_chunks, pass_over, up_to
 from pusher.sources.decompressing import decompressed
 from pusher.sources.exports import Formats, Reading, file_place_of
 from pusher.sources.handoff import CHUNK_BYTES, Handoff
 from pusher.sources.letters import LetterFilter, unwrapped
 from pusher.sources.probing import probe
+from pusher.spool import Spool, SpoolPlan
 
 __all__ = ["LineSource"]
 
@@ -54,6 +55,8 @@ class _Input:
     is_regular: bool = False
     letters: LetterFilter | None = None
     """It holds dead letters, whose original lines are read."""
+    spool: Spool | None = None
+    """What it holds is kept there, decompressed."""
 
 
 class LineSource:
@@ -92,9 +95,11 @@ class LineSource:
         self._max_line_bytes = max_line_bytes
         self._keeps_fingerprints = False
         self._positions: dict[str, Position] = {}
+        self._ends: Mapping[str, Position] = {}
         self.name = self._inputs[0].name if len(self._inputs) == 1 else f"{len(inputs)} inputs"
-        self.can_be_read_again = all(entry.is_regular for entry in self._inputs)
-        self.size_bytes = self._size_bytes() if self.can_be_read_again else None
+        self._are_files = all(entry.is_regular for entry in self._inputs)
+        self.can_be_read_again = self._are_files
+        self.size_bytes = self._size_bytes() if self._are_files else None
         self.read_bytes = 0
         self.paths = [entry.path.resolve() for entry in self._inputs if entry.path]
         """The files among the inputs."""
@@ -117,6 +122,27 @@ class LineSource:
         for name in positions.keys() - {entry.name for entry in self._inputs}:
             raise UsageError(f"the checkpoint is of a run that also read {name}")
         self._positions = dict(positions)
+
+    def end_at(self, ends: Mapping[str, Position]) -> None:
+        """Let all readings end there, as an earlier run's first one did: inputs may have grown."""
+        self._ends = ends
+
+    def spool_pipes(self, plan: SpoolPlan) -> None:
+        """Keep what is read of pipes, so that they can be read again.
+
+        Raises:
+            UsageError: nothing can be written there.
+        """
+        pipes = [entry for entry in self._inputs if not entry.is_regular]
+        for number, entry in enumerate(pipes, 1):
+            blocks = decompressed(self._blocks(entry), entry.name)
+            entry.spool = Spool(plan, blocks, number)
+        self.can_be_read_again = True
+
+    @property
+    def spools(self) -> list[Spool]:
+        """What is kept of pipes."""
+        return [entry.spool for entry in self._inputs if entry.spool is not None]
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the chunks of all inputs. A second call reads again what the first one read.
@@ -147,8 +173,11 @@ class LineSource:
         return sum(_file_size(entry) - entry.start for entry in self._inputs if entry.end is None)
 
     def _read(self, positions: Mapping[str, Position]) -> Iterator[Chunk]:
-        self._check_files(positions)
         is_first = not self._readings
+        if is_first and self._ends:
+            self._check_whole()
+        else:
+            self._check_files(positions)
         examples = self.examples if is_first else None
         reading = Reading(self._formats or Formats(), announces=is_first, examples=examples)
         self._readings += 1
@@ -163,7 +192,10 @@ class LineSource:
     def _chunks_of(
         self, entry: _Input, reading: Reading, positions: Mapping[str, Position]
     ) -> Iterator[Chunk]:
-        blocks = decompressed(self._blocks(entry), entry.name)
+        blocks = self._plain_blocks(entry)
+        if self._ends:
+            end = self._ends.get(entry.name)
+            blocks = up_to(blocks, end.offset if end else 0, entry.name)
         after = positions.get(entry.name)
         if entry.letters is None and self._formats is not None:
             return reading.chunks(
@@ -185,6 +217,11 @@ class LineSource:
             keeps_fingerprints=self._keeps_fingerprints,
         )
         return chunks if entry.letters is None else unwrapped(chunks, entry.letters, reading)
+
+    def _plain_blocks(self, entry: _Input) -> Iterator[bytes]:
+        if entry.spool is not None:
+            return entry.spool.read()
+        return decompressed(self._blocks(entry), entry.name)
 
     def _found_format(self) -> Format | None:
         """The format of several files, and that it is that of all; None where it is not known.
@@ -209,7 +246,7 @@ class LineSource:
         return found.file_format if found else None
 
     def _are_files_to_look_at(self) -> bool:
-        return len(self._inputs) > 1 and self.can_be_read_again
+        return len(self._inputs) > 1 and self._are_files
 
     def _detected(self, entry: _Input, formats: Formats) -> Detected | None:
         before = self.read_bytes, entry.end
@@ -224,6 +261,19 @@ class LineSource:
             return None  # It is said when the file has its turn.
         finally:
             self.read_bytes, entry.end = before
+
+    def _check_whole(self) -> None:
+        """Check, before anything is passed on, that the inputs are what an earlier run has read.
+
+        Pipes are spooled by that.
+        """
+        for entry in self._inputs:
+            end = self._ends.get(entry.name)
+            if end is not None:
+                before = self.read_bytes, entry.end
+                pass_over(self._plain_blocks(entry), end, entry.name, self._max_line_bytes)
+                if entry.spool is None:
+                    self.read_bytes, entry.end = before
 
     def _check_files(self, positions: Mapping[str, Position]) -> None:
         """Check several files before the first of them is read, as it may have grown."""
