@@ -74,6 +74,8 @@ class Checkpointer:
         self._is_repairing = False
         self.ends: Mapping[str, Position] = {}
         """Where the inputs ended in the first of several passes; empty where that is not known."""
+        self.left = 0
+        """Objects that could not be repaired."""
         self._letters_from = dead_letters.length_bytes
         self._rejected_before = 0  # This phase.
         if earlier is not None:
@@ -214,6 +216,7 @@ class Checkpointer:
         earlier = self._earlier
         if earlier is not None and earlier.complete and not self._tally.read:
             self.rejected_earlier = earlier.rejected_before
+            self.left = earlier.left
             self._sample.restore(earlier.sample, time.monotonic())
 
     async def finish(self, *, is_complete: bool) -> None:
@@ -251,6 +254,7 @@ class Checkpointer:
                 sample=self._sample.memory(),
                 concurrency=self.admission.limit,
                 began_ms=self._tally.began_ms,
+                left=self.left,
                 is_repairing=self._is_repairing and not is_complete,
                 complete=is_complete,
             )

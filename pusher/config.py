@@ -18,6 +18,7 @@ from pusher.transport import checked_url, is_loopback
 __all__ = ["Settings"]
 
 RATE_MAX = 1_000_000
+REPAIR_ROUNDS = 3
 STATUS_POLLS_PER_S = 9.0
 """HubSpot's clients keep to nine requests a second; the limit was ten ("Get sync status")."""
 
@@ -63,6 +64,9 @@ class Settings:
     """Messages of one object go out in source order, never two at a time."""
     phases: bool = False
     """CONTACT and PRODUCT, then DEAL, then LINE_ITEM, each when the one before was processed."""
+    repair: int | None = None
+    """So many rounds at most of sending again what the bridge could not process; None is 3 with
+    phases, otherwise 0."""
     spool_dir: Path | None = None
     """Where what is read of pipes is kept, to be read again; None is TMPDIR, or /var/tmp."""
     spool_max_bytes: int = 16 << 30
@@ -149,6 +153,7 @@ class Settings:
             ("--limit", 1, 1 if self.limit is None else self.limit),
             ("--memory", 1 << 20, self.memory_bytes),
             ("--max-lag", 1, self.max_lag_bytes),
+            ("--repair", 0, self.repair or 0),
             ("--spool-max", 1, self.spool_max_bytes),
             ("--timeout", 0.001, self.timeout_s),
             ("--connect-timeout", 0.001, self.connect_timeout_s),
@@ -170,6 +175,13 @@ class Settings:
             return self.confirm_rate
         return None if is_loopback(self.url) else STATUS_POLLS_PER_S
 
+    @property
+    def repair_rounds(self) -> int:
+        """Rounds of repair at most."""
+        if self.repair is not None:
+            return self.repair
+        return REPAIR_ROUNDS if self.phases else 0
+
     def check_source(self, source: LineSource | KafkaSource) -> None:
         """See to it that nothing is written into what is read, nor two things into one file.
 
@@ -177,7 +189,11 @@ class Settings:
             UsageError: these settings do not suit the source.
         """
         if isinstance(source, KafkaSource):
-            for flag, is_given in (("--phases", self.phases), ("--keep-spool", self.keep_spool)):
+            for flag, is_given in (
+                ("--phases", self.phases),
+                ("--keep-spool", self.keep_spool),
+                ("--repair", self.repair),
+            ):
                 if is_given:
                     raise UsageError(f"{flag} is for files and pipes: a topic has no end")
         elif self.keep_spool and source.can_be_read_again:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import anyio
+from aiolimiter import AsyncLimiter
 
 from pusher.model import Answer, Failure, Transport, Verdict
 from pusher.protocol import retry_after_s, verdict_of
@@ -22,6 +23,7 @@ class PatientTransport:
         transport: the door.
         policy: when to ask again.
         rng: for jitter.
+        limiter: of requests a second, or None.
         now_s: the time of day, epoch seconds.
     """
 
@@ -31,9 +33,11 @@ class PatientTransport:
         policy: RetryPolicy,
         rng: random.Random,
         *,
+        limiter: AsyncLimiter | None = None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._transport = transport
+        self._limiter = limiter
         self._policy = policy
         self._rng = rng
         self._now_s = now_s
@@ -45,6 +49,8 @@ class PatientTransport:
         attempt = 0
         while True:
             attempt += 1
+            if self._limiter is not None:
+                await self._limiter.acquire()
             answer = await self._transport.request(method, path, query=query, body=body)
             asked_wait_s = 0.0
             if isinstance(answer, Answer):

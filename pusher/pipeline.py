@@ -38,6 +38,7 @@ from pusher.model import (
 )
 from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
+from pusher.repairer import Before, Repairer
 from pusher.report import PhaseReport, Report, SpoolReport, compose_report, why_parked
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
@@ -92,6 +93,7 @@ class Pipeline:
         transport: the door to the endpoint; made from the settings when it is not given.
         errand: what to do otherwise than send sync messages.
         stopping: where the run is told to end early.
+        before: what was sent already: nothing is sent but what repairs it.
 
     Raises:
         UsageError: the settings do not suit the source.
@@ -105,6 +107,7 @@ class Pipeline:
         transport: Transport | None = None,
         errand: Errand | None = None,
         stopping: Stopping | None = None,
+        before: Before | None = None,
     ) -> None:
         settings.check_source(source)
         self.source = source
@@ -117,6 +120,8 @@ class Pipeline:
         self._settings = settings
         self._transport = transport
         self._errand = errand
+        self._before = before
+        self._repairer: Repairer | None = None
         self._rng = random.Random(settings.seed)
         self._batcher = Batcher(
             batch_size=settings.batch_size,
@@ -145,7 +150,7 @@ class Pipeline:
             stopping=self.stopping,
             errand=errand,
             rejected_max=settings.max_rejected,
-            remembers_last=settings.phases,
+            remembers_last=settings.phases or settings.repair_rounds > 0,
         )
         self._room = Room(
             ledger=self._ledger,
@@ -165,7 +170,7 @@ class Pipeline:
         self._phases: list[PhaseReport] = []
         self._warnings: list[str] = []
         self._is_complete = False
-        self._started_s = 0.0
+        self._started_s = self._pushed_s = 0.0
 
     def vitals(self) -> Vitals:
         """How the run is at the moment."""
@@ -231,16 +236,18 @@ class Pipeline:
                 if self._committer is not None and not self._settings.dry_run:
                     beside.start_soon(self._committer.keep)
                 if await self._is_welcome(transport):
-                    await self._push(transport, confirmer)
+                    sender = self._sender(transport)
+                    await self._push(sender, confirmer)
+                    self._pushed_s = time.monotonic() - self._started_s
+                    await self._repair(transport, sender, confirmer)
                 await self._leave()
                 beside.cancel_scope.cancel()
             if self._unusable is not None:
                 raise self._unusable
-            pushed_s = time.monotonic() - self._started_s
             await self._confirm(confirmer)
             halt = self._verdict()
             halt = await self._last_checkpoint(halt)
-        return self._report(halt, pushed_s, confirmer.trouble)
+        return self._report(halt, confirmer.trouble)
 
     def _open_spools(self) -> None:
         """Keep what is read of pipes, where it has to be read again.
@@ -308,9 +315,8 @@ class Pipeline:
             self.stopping.end_sending(Halt(HaltKind.STOPPED, reason))
         return not self.stopping.is_reading_over
 
-    async def _push(self, transport: Transport, confirmer: Confirmer) -> None:
-        """Send everything, in one pass over the input or in one pass a phase."""
-        settings, keeper = self._settings, self._checkpointer
+    def _sender(self, transport: Transport) -> Sender:
+        settings = self._settings
         limiter = AsyncLimiter(1, 1 / settings.rate) if settings.rate else None
         sender = Sender(
             transport,
@@ -325,6 +331,14 @@ class Pipeline:
             route=self._errand,
         )
         self._parked = self._room.parked = sender.parked
+        return sender
+
+    async def _push(self, sender: Sender, confirmer: Confirmer) -> None:
+        """Send everything, in one pass over the input or in one pass a phase."""
+        settings, keeper = self._settings, self._checkpointer
+        if self._before is not None:
+            self._is_complete = True
+            return
         intake = Intake(
             self.source,
             settings,
@@ -397,6 +411,37 @@ class Pipeline:
         self._phases.append(PhaseReport(sorted(object_types), delivered, is_processed, waited_s))
         return is_last or not self.stopping.is_reading_over
 
+    async def _repair(self, transport: Transport, sender: Sender, confirmer: Confirmer) -> None:
+        """Repair what the bridge could not process, where anything was sent and it is wanted."""
+        settings, tally, keeper = self._settings, self.tally, self._checkpointer
+        before = self._before
+        if before is None and tally.began_ms is not None:
+            is_known = not (tally.resumed or tally.lanes_forgotten)
+            before = Before(tally.began_ms, {*tally.lanes} if is_known else ())
+        is_wanted = settings.repair_rounds > 0 and not settings.dry_run
+        is_over = not self._is_complete or self.stopping.is_reading_over
+        if before is None or is_over or not is_wanted or not isinstance(self.source, LineSource):
+            return
+        self.view.stage = "repairing"
+        if keeper is not None:
+            keeper.begin_repair()
+        self._repairer = Repairer(
+            self.source,
+            settings,
+            before,
+            transport=transport,
+            sender=sender,
+            admission=self._admission,
+            sample=self._sample,
+            confirmer=confirmer,
+            dead_letters=self._dead_letters,
+            stopping=self.stopping,
+            rng=self._rng,
+        )
+        self._is_complete = await self._repairer.run()
+        if keeper is not None:
+            keeper.left = self._repairer.report.left
+
     async def _confirm(self, confirmer: Confirmer) -> None:
         """Confirm the sample, unless the run ended early or a person stops waiting."""
         if self._settings.confirm.is_none:
@@ -431,7 +476,7 @@ class Pipeline:
                 return halt or Halt(HaltKind.STOPPED, str(error))
         return halt
 
-    def _report(self, halt: Halt | None, pushed_s: float, trouble: str | None) -> Report:
+    def _report(self, halt: Halt | None, trouble: str | None) -> Report:
         settings, tally = self._settings, self.tally
         pending = self._ledger.pending
         accounted = tally.delivered + tally.rejected + tally.skipped + pending
@@ -439,6 +484,7 @@ class Pipeline:
             raise AssertionError(f"{tally.read} messages were read, but {accounted} accounted for")
         if pending and halt is None:
             raise AssertionError(f"{pending} messages are pending, but nothing stopped the run")
+        repair = self._repairer.report if self._repairer is not None else None
         return compose_report(
             run_id=self.run_id,
             tally=tally,
@@ -448,11 +494,15 @@ class Pipeline:
             rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,
             elapsed_s=time.monotonic() - self._started_s,
-            pushed_s=pushed_s,
+            pushed_s=self._pushed_s,
             in_flight_limit=self._admission.limit,
             phases=self._phases,
             warnings=self._warnings,
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
             spool=self._spool_report(),
+            repair=repair,
+            is_repair_asked=bool(settings.repair),
+            left_earlier=self._checkpointer.left if self._checkpointer and not repair else 0,
+            inputs=self.source.inputs if isinstance(self.source, LineSource) else None,
         )

@@ -10,6 +10,7 @@ import msgspec
 
 from pusher.model import Halt, HaltKind, Lane
 from pusher.protocol import printable
+from pusher.repairing import Casebook, Counts
 from pusher.sampling import Sample, SampleState
 from pusher.tally import Tally
 
@@ -21,6 +22,7 @@ __all__ = [
     "Latency",
     "Messages",
     "PhaseReport",
+    "RepairReport",
     "Report",
     "Requests",
     "SpoolReport",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 LANES_MAX = 1_000
+EXAMPLES_MAX = 20
 
 EXIT_CODES = {"delivered": 0, "rejected": 1, "failed": 1, "stopped": 3, "unconfirmed": 4}
 
@@ -135,6 +138,45 @@ class SpoolReport(msgspec.Struct, frozen=True):
     files: list[str]
 
 
+class RepairReport(msgspec.Struct, frozen=True):
+    """What became of sync errors. `errors` is by type: {"found", "healed", "left"} objects."""
+
+    looked: bool
+    """The errors could be listed."""
+    rounds: int
+    resent: int
+    """Messages that were sent again; they count nowhere else."""
+    errors: dict[str, Counts]
+    of_others: int
+    """Objects with an error that no message of the input can have caused."""
+    examples: list[dict[str, str]]
+    """The first objects that are left, with the bridge's own words."""
+    detail: str | None
+
+    @classmethod
+    def of(
+        cls, cases: Casebook, *, has_looked: bool, rounds: int, resent: int, detail: str | None
+    ) -> RepairReport:
+        """Count what became of failed objects."""
+        examples = [
+            {
+                "store_id": case.lane.store_id,
+                "object_type": case.lane.object_type,
+                "external_object_id": case.external_id,
+                "type": case.failure.type,
+                "details": case.failure.details,
+            }
+            for case in cases.open()[:EXAMPLES_MAX]
+        ]
+        errors = cases.counts()
+        return cls(has_looked, rounds, resent, errors, cases.foreign, examples, detail)
+
+    @property
+    def left(self) -> int:
+        """Objects that the bridge could not process."""
+        return sum(one.left for one in self.errors.values())
+
+
 class Report(msgspec.Struct, frozen=True):
     """The outcome of a run."""
 
@@ -159,6 +201,11 @@ class Report(msgspec.Struct, frozen=True):
     dead_letters: str | None
     checkpoint: str | None
     spool: SpoolReport | None = None
+    repair: RepairReport | None = None
+    inputs: list[str] | None = None
+    """The files to read for a later repair; None where something cannot be read again."""
+    began_ms: int | None = None
+    """The bridge's clock at the first 2xx, epoch ms."""
 
     def to_json(self) -> builtins.bytes:
         """The report as one indented JSON object with a line end."""
@@ -305,6 +352,10 @@ def compose_report(
     dead_letters: str | None,
     checkpoint: str | None,
     spool: SpoolReport | None = None,
+    repair: RepairReport | None = None,
+    is_repair_asked: bool = False,
+    left_earlier: int = 0,
+    inputs: list[str] | None = None,
 ) -> Report:
     """Put the report of a run together.
 
@@ -324,13 +375,18 @@ def compose_report(
         dead_letters: the file of the dead letters, where any were written.
         checkpoint: the file from which a later run can go on.
         spool: what was kept of pipes.
+        repair: what became of sync errors.
+        is_repair_asked: it counts as unconfirmed when nothing could be looked at.
+        left_earlier: objects that the run of which nothing was left to do could not repair.
+        inputs: the files that can be read again.
     """
+    is_repair_missing = is_repair_asked and repair is not None and not repair.looked
     outcome, exit_code = outcome_of(
         halt,
         is_complete=halt is None,
         rejected=tally.rejected + rejected_earlier,
-        failed=confirmation.failed,
-        unconfirmed=confirmation.unconfirmed,
+        failed=confirmation.failed + left_earlier + (repair.left if repair else 0),
+        unconfirmed=confirmation.unconfirmed + is_repair_missing,
     )
     return Report(
         outcome=outcome,
@@ -361,4 +417,7 @@ def compose_report(
         dead_letters=dead_letters,
         checkpoint=checkpoint,
         spool=spool,
+        repair=repair,
+        inputs=inputs,
+        began_ms=tally.began_ms,
     )

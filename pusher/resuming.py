@@ -36,6 +36,7 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
         concurrency: the limit on requests in flight that was found.
         began_ms: the bridge's clock at the first 2xx of the chain, epoch ms.
         is_repairing: all was delivered, and sync errors are being repaired.
+        left: objects that could not be repaired.
         complete: the run ended well, so that the next one begins a new chain.
     """
 
@@ -53,6 +54,7 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: Annotated[int, Meta(ge=1)] | None = None
     began_ms: int | None = None
     is_repairing: bool = False
+    left: Count = 0
     complete: bool = False
 
 

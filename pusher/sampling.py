@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -199,6 +199,24 @@ class Sample:
                 self._choose(named, batch.lane, known, is_new_lane=is_new_lane)
         if not self._size.is_none:
             self._seen += len(batch)
+
+    def accept_again(self, delivery: Delivery, errored_ms: Mapping[str, int], now_s: float) -> None:
+        """Objects of the samples were sent again: they now stand for that.
+
+        Args:
+            delivery: of what was sent again; it does not count as a further message.
+            errored_ms: when each object failed, epoch ms: an error up to then says nothing more.
+            now_s: our monotonic clock.
+        """
+        named = _Named(delivery, now_s)
+        known = self._objects.get(delivery.batch.lane, {})
+        for index, change in enumerate(named.changes if known else ()):
+            external_id = str(change.external_object_id)
+            if external_id in known:
+                accepted = named.accepted(index)
+                since_ms = errored_ms.get(external_id, 0) + CLOCK_SLACK_MS
+                bridge_ms = max(accepted.bridge_ms, since_ms)
+                self._member(accepted._replace(bridge_ms=bridge_ms))
 
     def _choose(
         self, named: _Named, lane: Lane, known: dict[str, SampledObject], *, is_new_lane: bool

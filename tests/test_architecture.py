@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "refreshing",
                 "pacing",
                 "records",
+                "repairing",
                 "resuming",
                 "retrying",
                 "sampling",
@@ -91,7 +92,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("config", frozenset({"config"})),
     (
         "the house",
-        frozenset({"client", "importing", "intake", "monitor", "pipeline", "surveying"}),
+        frozenset(
+            {"client", "importing", "intake", "monitor", "pipeline", "repairer", "surveying"}
+        ),
     ),
     ("front door", frozenset({"", "__main__", "cli"})),
 )

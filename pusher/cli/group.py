@@ -15,6 +15,7 @@ __all__ = ["command"]
 _COMMANDS = {
     "push": "Push a change stream into a bridge and confirm a sample of it.",
     "plan": "Say what a push would send, how long it takes, and what would fail.",
+    "repair": "Send again what the bridge could not process.",
     "replay": "Push dead letters again.",
     "import": "Serve the import webhook and send what it asks for.",
     "settings": "Show, replace or delete property mappings.",

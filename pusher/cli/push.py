@@ -25,6 +25,7 @@ from pusher.cli.streaming import (
     monitor_options,
     output_options,
     pace_options,
+    repair_options,
     settings_of,
     spool_options,
     topic_of,
@@ -33,6 +34,7 @@ from pusher.cli.values import DURATION, SAMPLE, SOURCE
 
 if TYPE_CHECKING:
     from pusher.pipeline import Pipeline
+    from pusher.repairer import Before
     from pusher.report import Report
     from pusher.sources import LetterFilter
 
@@ -78,6 +80,7 @@ def push_options(command: Command) -> Command:
             help="CONTACT and PRODUCT, then DEAL, then LINE_ITEM, each when the one before was"
             " processed. Files are read once a phase, and what comes from a pipe is spooled.",
         ),
+        repair_options,
         spool_options,
         option(
             "--order",
@@ -153,7 +156,11 @@ def command(source: tuple[str, ...], **options: Any) -> None:
 
 
 def run_push(
-    source: tuple[str, ...], options: dict[str, Any], *, letters: LetterFilter | None = None
+    source: tuple[str, ...],
+    options: dict[str, Any],
+    *,
+    letters: LetterFilter | None = None,
+    before: Before | None = None,
 ) -> None:
     """Push and end the command with the report's exit code.
 
@@ -161,6 +168,7 @@ def run_push(
         source: what to read.
         options: the values of `push_options`.
         letters: the source is dead letters, and these of them are pushed again.
+        before: what was pushed already, and is repaired now.
     """
     from pusher.cli.logs import configure  # noqa: PLC0415 - loaded when a run begins
     from pusher.errors import PusherError, UsageError  # noqa: PLC0415
@@ -172,7 +180,7 @@ def run_push(
     configure(verbosity=-1 if quiet else int(is_verbose), log_format=log_format)
     try:
         check_report(report)
-        pipeline = _pipeline(source, options, letters, report)
+        pipeline = _pipeline(source, options, letters, before, report)
         result = _run_watched(pipeline, address, shows_progress=shows_progress)
         examples = getattr(pipeline.source, "examples", None)
         if examples and not quiet:
@@ -188,6 +196,7 @@ def _pipeline(
     source: tuple[str, ...],
     values: dict[str, Any],
     letters: LetterFilter | None,
+    before: Before | None,
     report: str | None,
 ) -> Pipeline:
     from pusher.pipeline import Pipeline  # noqa: PLC0415
@@ -203,7 +212,7 @@ def _pipeline(
     )
     others = (settings.dead_letters, *([settings.checkpoint] if settings.checkpoint else ()))
     check_report(report, {*opened.paths, *(path.resolve() for path in others)})
-    return Pipeline(opened, settings)
+    return Pipeline(opened, settings, before=before)
 
 
 def _run_watched(

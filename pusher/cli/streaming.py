@@ -29,6 +29,7 @@ __all__ = [
     "monitor_options",
     "output_options",
     "pace_options",
+    "repair_options",
     "settings_of",
     "spool_options",
     "topic_of",
@@ -184,6 +185,20 @@ def checkpoint_options(command: Command) -> Command:
             default="1GiB",
             help="With a checkpoint: read at most so far ahead of the oldest message that is not"
             " settled, as a later run reads that again.",
+        ),
+    )
+
+
+def repair_options(command: Command) -> Command:
+    """How what the bridge could not process is repaired."""
+    return with_options(
+        command,
+        option(
+            "--repair",
+            type=int,
+            metavar="N",
+            help="Afterwards list the bridge's sync errors and send again what may succeed now, in"
+            " N rounds at most; what is left becomes dead letters.  [default: 3 with --phases]",
         ),
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pusher.protocol import printable
-from pusher.report import Confirmation, Report
+from pusher.report import Confirmation, RepairReport, Report
 
 __all__ = ["summary"]
 
@@ -41,6 +43,8 @@ def summary(report: Report) -> str:
         for phase in report.phases
         if phase.processed is False
     )
+    if report.repair is not None:
+        lines.extend(_repair(report.repair))
     lines.extend(_confirmation(report.confirmation))
     return "\n".join(lines)
 
@@ -53,6 +57,23 @@ def _rehearsed(report: Report) -> str:
         f"dry run: {at_least}{_plural(batches, 'request')} would be sent; `pusher plan` says how"
         " long that takes, and what would fail"
     )
+
+
+def _repair(repair: RepairReport) -> list[str]:
+    lines = [
+        f"  {printable(kind)}: {_plural(one.found, 'object')} failed, {one.healed:,} healed,"
+        f" {one.left:,} left"
+        for kind, one in repair.errors.items()
+    ]
+    if repair.rounds:
+        rounds = _plural(repair.rounds, "round")
+        lines.append(f"  {_plural(repair.resent, 'message')} sent again in {rounds}")
+    for example in repair.examples[:3]:
+        name = f"{example['object_type']} {example['external_object_id']} of {example['store_id']}"
+        lines.append(f"  left: {printable(name + ': ' + example['type'])}: {_details(example)}")
+    if repair.detail:
+        lines.append(f"  repair: {printable(repair.detail)}")
+    return lines
 
 
 def _confirmation(confirmation: Confirmation) -> list[str]:
@@ -76,7 +97,7 @@ def _confirmation(confirmation: Confirmation) -> list[str]:
     return lines
 
 
-def _details(example: dict[str, str | None]) -> str:
+def _details(example: Mapping[str, str | None]) -> str:
     return printable(example["details"] or "")
 
 

@@ -140,6 +140,22 @@ class LineSource:
         self.can_be_read_again = True
 
     @property
+    def inputs(self) -> list[str] | None:
+        """The files, and kept spools, that hold all of it; None where there is more."""
+        paths = [entry.spool.path if entry.spool else entry.path for entry in self._inputs]
+        if not all(
+            path is not None and (entry.spool or entry.is_regular)
+            for path, entry in zip(paths, self._inputs, strict=True)
+        ):
+            return None
+        return [os.fsencode(path.absolute()).decode("utf-8", "replace") for path in paths if path]
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is to be read at all."""
+        return not self._inputs
+
+    @property
     def spools(self) -> list[Spool]:
         """What is kept of pipes."""
         return [entry.spool for entry in self._inputs if entry.spool is not None]
