@@ -7,10 +7,12 @@ and the property names are those of the bundled Northwind settings.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 
 __all__ = ["generate"]
 
+_POINTER = re.compile(r'("associations":\{"[A-Z]+":\[")([a-z])')
 _FIRST_CHANGE_MS = 1_600_000_000_000
 _BLOCK_LINES = 1_000
 
@@ -41,18 +43,38 @@ class _Store:
         self.contacts = self.products = self.deals = self.items = 0
 
 
-def generate(count: int, *, stores: int = 1, seed: int = 0) -> Iterator[bytes]:
+def generate(
+    count: int,
+    *,
+    stores: int = 1,
+    seed: int = 0,
+    bad_share: float = 0.0,
+    dangling_share: float = 0.0,
+) -> Iterator[bytes]:
     """Yield blocks of whole lines, `count` lines in all, for `stores` stores named store-0001 on.
 
     About 5 % are contacts, 4 % products, 26 % deals, a third of them shipped later, 64 % line
     items, and one in a hundred deletes a product.
+
+    Args:
+        count: of lines.
+        stores: how many.
+        seed: the same one gives the same bytes.
+        bad_share: of lines that are cut off in the middle, 0 to 1.
+        dangling_share: of deals and line items that point at an object that never comes, 0 to 1.
     """
     rng = random.Random(seed)
+    harm = random.Random(seed + 1)  # Of its own: the other lines stay what they are.
     shops = [_Store(number + 1) for number in range(stores)]
     block: list[str] = []
     for number in range(count):
         shop = shops[int(rng.random() * stores)]
-        block.append(_line(shop, rng.random(), rng, _FIRST_CHANGE_MS + number * 50))
+        line = _line(shop, rng.random(), rng, _FIRST_CHANGE_MS + number * 50)
+        if dangling_share and '"associations"' in line and harm.random() < dangling_share:
+            line = _POINTER.sub(r"\1gone-\2", line, count=1)
+        if bad_share and harm.random() < bad_share:
+            line = line[: len(line) // 2] + "\n"
+        block.append(line)
         if len(block) == _BLOCK_LINES:
             yield "".join(block).encode()
             block.clear()

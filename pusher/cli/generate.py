@@ -7,6 +7,7 @@ import sys
 import click
 
 from pusher.cli.connection import write_all
+from pusher.cli.values import SHARE
 
 __all__ = ["command"]
 
@@ -25,7 +26,14 @@ Examples:
 @click.argument("count", type=click.IntRange(min=0))
 @click.option("--stores", type=click.IntRange(1, 1_000_000), default=1, help="How many stores.")
 @click.option("--seed", type=int, default=0, help="The same seed gives the same bytes.")
-def command(count: int, stores: int, seed: int) -> None:
+@click.option("--bad", type=SHARE, default="0%", help="Which share of the lines is cut off.")
+@click.option(
+    "--dangling",
+    type=SHARE,
+    default="0%",
+    help="Which share of deals and line items points at an object that never comes.",
+)
+def command(count: int, stores: int, seed: int, bad: float, dangling: float) -> None:
     """Write COUNT messages of made-up shops to stdout, one JSON object a line.
 
     Stores are called store-0001 and so on; a bridge must know them. Objects come before what points
@@ -33,6 +41,7 @@ def command(count: int, stores: int, seed: int) -> None:
     """
     from pusher.generating import generate  # noqa: PLC0415 - loaded when it is called
 
-    for block in generate(count, stores=stores, seed=seed):
+    blocks = generate(count, stores=stores, seed=seed, bad_share=bad, dangling_share=dangling)
+    for block in blocks:
         write_all(sys.stdout.buffer, block)
     sys.stdout.buffer.flush()

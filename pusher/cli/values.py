@@ -19,6 +19,7 @@ __all__ = [
     "HEADER",
     "REJECTED_MAX",
     "SAMPLE",
+    "SHARE",
     "SIZE",
     "SOURCE",
     "read_json_object",
@@ -89,6 +90,20 @@ class _Sample(click.ParamType[SampleSize]):
         except ValueError:
             percent = None
         return self.fail(f"{value!r} is not a number of messages or a share, as 1%", param, ctx)
+
+
+class _Share(click.ParamType[float]):
+    name = "P%"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        rate = SAMPLE.convert(value, param, ctx).rate
+        if rate is None:
+            self.fail(f"{value!r} is not a share, as 1%", param, ctx)
+        return rate
 
 
 class _Concurrency(click.ParamType[int | None]):
@@ -184,3 +199,4 @@ REJECTED_MAX = _RejectedMax()
 SIZE = _Size()
 SOURCE = _Source()
 SAMPLE = _Sample()
+SHARE = _Share()
