@@ -215,7 +215,8 @@ class Repairer:
         async with anyio.create_task_group() as tasks:
             for _ in range(min(LANES_AT_ONCE, len(lanes))):
                 tasks.start_soon(self._send_lanes, queue)
-        await self._take(self._sender.judge(), {})
+        if self._sender.keeps_back:
+            await self._take(self._sender.judge(), {})
         resent = [case for case, _ in gathered if case.lane.object_type in object_types]
         await self._sweep(object_types, resent)
 

@@ -210,9 +210,10 @@ class Sample:
         """
         named = _Named(delivery, now_s)
         known = self._objects.get(delivery.batch.lane, {})
+        undated = {c.external_object_id for c in named.changes if not isinstance(c.changed_at, int)}
         for index, change in enumerate(named.changes if known else ()):
             external_id = str(change.external_object_id)
-            if external_id in known:
+            if external_id in known and external_id not in undated:
                 accepted = named.accepted(index)
                 since_ms = errored_ms.get(external_id, 0) + CLOCK_SLACK_MS
                 bridge_ms = max(accepted.bridge_ms, since_ms)

@@ -130,6 +130,7 @@ VALUES: dict[str, str | None] = {
     "--store": "shop",
     "--type": "DEAL",
     "--phases": None,
+    "--repair": "0",
     "--spool-dir": ".",
     "--spool-max": "1GiB",
     "--order": "none",

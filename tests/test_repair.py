@@ -145,7 +145,7 @@ async def test_a_pipe_is_repaired_later_from_the_spool_that_was_kept(tmp_path: P
 async def is_processed(url: str) -> bool:
     """All deals of the bundled stream are there; they come one after the other."""
     async with BridgeClient(url) as client:
-        return await client.get_status(Lane(STORE, "DEAL"), "11077") is not None
+        return await client.get_status(Lane(STORE, "DEAL"), "11076") is not None
 
 
 async def once(condition: Callable[[], Awaitable[bool]], *, within_s: float = 20.0) -> None:

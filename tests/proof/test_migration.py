@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from proof.ledger import IS_FULL, RESULTS, size
+from proof.ledger import IS_FULL, size
 from proof.migration import Bridge, Migration, difference, push_slowly
+from proof.table import MIGRATION
 from pusher.version import __version__
 
-MESSAGES = int(os.environ.get("PUSHER_MIGRATION") or size(ci=20_000, full=2_000_000))
+MESSAGES = int(os.environ.get("PUSHER_MIGRATION") or size(ci=12_000, full=2_000_000))
 STORES = 50
 RSS_MAX_MIB = 200
 WITHIN_S = size(ci=60, full=3_600)
@@ -27,7 +28,6 @@ BEGINNINGS = {1: 0.03, 2: 0.15, 3: 0.50, 4: 0.0}
 
 
 def written(migration: Migration, figures: dict[str, Any]) -> None:
-    path = RESULTS.with_name("migration.json")
     text = json.dumps(
         {
             "made": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -47,7 +47,7 @@ def written(migration: Migration, figures: dict[str, Any]) -> None:
         },
         indent=2,
     )
-    path.write_text(text + "\n")
+    MIGRATION.write_text(text + "\n")
 
 
 @pytest.mark.timeout(4 * 3_600)
