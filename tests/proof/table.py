@@ -86,17 +86,17 @@ def told(results: dict[str, Any]) -> str:
     healed, left = (sum(counts[name] for counts in repair.values()) for name in ("healed", "left"))
     text = (
         f"Tried with a generated migration of {results['messages']:,} messages of"
-        f" {results['stores']} stores from a pipe, with {results['bad_lines']:,} lines cut off and 0.1 %"
-        f" of the associations pointing at nothing. pusher was killed (`kill -9`) in each phase and"
-        f" in the repair, the bridge once, and {len(results['attempts'])} runs in all took"
-        f" {results['elapsed_s'] / 60:.0f} minutes on {results['cpus']} CPUs shared with others."
-        f" {healed:,} failed objects were healed and {left:,} are left, which became dead letters."
-        f" Afterwards {results['objects']:,} objects were compared with what a push of one request at a"
-        f" time gives (properties, associations, tombstones, e-mail): {results['differences']} differ."
-        f" Peak RSS {results['peak_rss_mib']:.0f} MiB; the spool took"
-        f" {results['spool_bytes'] / 2**20:.0f} MiB for {results['input_bytes'] / 2**20:.0f} MiB."
-        f" ({results['made']}, `scripts/soak -k migration`,"
-        " [results](benchmarks/results/migration.json))"
+        f" {results['stores']} stores from a pipe, with {results['bad_lines']:,} lines cut off and"
+        " 0.1 % of the associations pointing at nothing. pusher was killed (`kill -9`) in each"
+        f" phase and in the repair, the bridge once, and {len(results['attempts'])} runs in all"
+        f" took {results['elapsed_s'] / 60:.0f} minutes on {results['cpus']} CPUs shared with"
+        f" others. {healed:,} failed objects were healed and {left:,} are left, which became dead"
+        f" letters. Afterwards {results['objects']:,} objects were compared with what a push of one"
+        " request at a time gives (properties, associations, tombstones, e-mail):"
+        f" {results['differences']} differ. Peak RSS {results['peak_rss_mib']:.0f} MiB; the spool"
+        f" took {results['spool_bytes'] / 2**20:.0f} MiB for"
+        f" {results['input_bytes'] / 2**20:.0f} MiB. ({results['made']},"
+        " `scripts/soak -k migration`, [results](benchmarks/results/migration.json))"
     )
     return "\n".join([*wrap(text, 115, break_long_words=False, break_on_hyphens=False), ""])
 
