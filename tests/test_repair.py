@@ -193,6 +193,8 @@ async def test_what_is_left_becomes_a_dead_letter_in_the_bridges_words_and_heals
             "INVALID_DEAL_STAGE": {"found": 1, "healed": 0, "left": 1},
         }
         assert (repair["rounds"], repair["resent"]) == (1, 1), "a round that heals none is the last"
+        assert "1 object failed, 0 healed, 1 left" in push.err
+        assert "2 objects left -> pusher.dead.ndjson" in push.err
         letters = {letter["reason"]: letter for letter in letters_in(tmp_path)}
         assert letters.keys() == {DANGLING, "INVALID_DEAL_STAGE"}
         assert letters[DANGLING]["line"] == 2

@@ -58,7 +58,7 @@ Examples:
 \b
 Exit codes:
   0  all delivered, and the sample confirmed
-  1  some messages rejected (see the dead letters), or the sample shows failures
+  1  some messages rejected (see the dead letters), or the sample or the repair shows failures
   2  usage or configuration
   3  stopped, and can go on later: the endpoint refuses or is gone, a store was left out, the
      disk is full, the input is damaged, or --expect or --max-rejected was missed

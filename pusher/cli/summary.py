@@ -44,7 +44,7 @@ def summary(report: Report) -> str:
         if phase.processed is False
     )
     if report.repair is not None:
-        lines.extend(_repair(report.repair))
+        lines.extend(_repair(report.repair, report.dead_letters))
     lines.extend(_confirmation(report.confirmation))
     return "\n".join(lines)
 
@@ -59,7 +59,7 @@ def _rehearsed(report: Report) -> str:
     )
 
 
-def _repair(repair: RepairReport) -> list[str]:
+def _repair(repair: RepairReport, dead_letters: str | None) -> list[str]:
     lines = [
         f"  {printable(kind)}: {_plural(one.found, 'object')} failed, {one.healed:,} healed,"
         f" {one.left:,} left"
@@ -68,6 +68,8 @@ def _repair(repair: RepairReport) -> list[str]:
     if repair.rounds:
         rounds = _plural(repair.rounds, "round")
         lines.append(f"  {_plural(repair.resent, 'message')} sent again in {rounds}")
+    if repair.left and dead_letters:
+        lines.append(f"  {_plural(repair.left, 'object')} left -> {dead_letters}")
     for example in repair.examples[:3]:
         name = f"{example['object_type']} {example['external_object_id']} of {example['store_id']}"
         lines.append(f"  left: {printable(name + ': ' + example['type'])}: {_details(example)}")
