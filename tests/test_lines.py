@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pusher.errors import InputError, UsageError
 from pusher.model import Chunk
-from pusher.sources.cutting import cut_into_chunks
+from pusher.sources.cutting import cut_into_chunks, up_to
 from pusher.sources.decompressing import decompressed
 from pusher.sources.lines import LineSource
 
@@ -601,3 +601,26 @@ async def test_the_end_of_a_pipe_is_the_end(tmp_path: Path) -> None:
     thread.start()
     assert lines_of(await read(LineSource([path]))) == [b"1", b"2"]
     thread.join()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "end", "passed"),
+    [
+        ([b"a\nb\n", b"c\n"], 4, b"a\nb\n"),
+        ([b"a\nb\nc", b"\n"], 4, b"a\nb\n"),
+        ([b"a\nb\n"], 4, b"a\nb\n"),
+        ([b"a\nb\n", b"\n \n"], 4, b"a\nb\n\n \n"),
+        ([b'[{"a":1}', b"]\n"], 8, b'[{"a":1}]\n'),
+        ([b"added\n"], 0, b""),
+        ([], 0, b""),
+    ],
+)
+def test_of_an_input_that_has_grown_nothing_is_read_that_was_added(
+    blocks: list[bytes], end: int, passed: bytes
+) -> None:
+    assert b"".join(up_to(iter(blocks), end, "in")) == passed
+
+
+def test_an_input_that_has_shrunk_is_damaged() -> None:
+    with pytest.raises(InputError, match="in: it is shorter than when it was read first"):
+        list(up_to(iter([b"a\n"]), 3, "in"))
