@@ -268,7 +268,8 @@ class Repairer:
         settings = self._settings
         before = {(case.lane, case.external_id): case.failure.errored_at_ms for case in resent}
         deadline_s = time.monotonic() + settings.confirm_timeout_s
-        pause_s, earlier = SWEEP_PAUSE_S, None
+        pause_s = SWEEP_PAUSE_S
+        earlier: int | None = None
         while True:
             sweep = await self._list(object_types)
             waits = any(
@@ -276,12 +277,13 @@ class Repairer:
                 for key, errored_ms in before.items()
             )
             is_late = time.monotonic() >= deadline_s
-            if earlier is not None and sweep.found == earlier.found and (not waits or is_late):
+            if sweep.mark == earlier and (not waits or is_late):
                 break
             if is_late and earlier is not None:
                 self._say("the sync errors went on changing: some may not be known")
                 break
-            earlier = sweep
+            earlier = sweep.mark
+            del sweep  # There is room for one.
             await anyio.sleep(pause_s)
             pause_s = min(SWEEP_PAUSE_MAX_S, pause_s * SWEEP_PAUSE_FACTOR)
         if waits:

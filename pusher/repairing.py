@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from msgspec import UNSET
 
@@ -67,6 +67,8 @@ _MESSAGE_BYTES = 500
 
 Line = tuple[str, int, int, bytes]
 """Source, line number, offset, and the line without its end."""
+
+T = TypeVar("T")
 
 
 class Failure(NamedTuple):
@@ -152,6 +154,9 @@ class Sweep:
         self._count_max = count_max
         self._older_in_a_row = 0
         self.found: dict[tuple[Lane, str], Failure] = {}
+        self.mark = 0
+        """Two listings that hold the same have the same."""
+        self._shared: dict[object, object] = {}
         self.is_cut = False
         """There are more."""
         self.oldest_ms = 0
@@ -172,6 +177,7 @@ class Sweep:
             return self._older_in_a_row < OLDER_IN_A_ROW
         self._older_in_a_row = 0
         lane = _lane_of(error)
+        lane = lane and self._share(lane)
         if lane is None or (self._lanes and lane not in self._lanes):
             return True
         if error.external_object_id is None or error.status == "RESOLVED":
@@ -183,10 +189,15 @@ class Sweep:
             self.is_cut = True
             self.oldest_ms = min(failure.errored_at_ms for failure in self.found.values())
             return False
-        self.found[key] = Failure(
-            error.type, (error.details or "")[:DETAILS_MAX], as_ms(error.changed_at), errored_ms
-        )
+        details = (error.details or "")[:DETAILS_MAX]
+        changed_ms = as_ms(error.changed_at)
+        self.found[key] = Failure(self._share(error.type), details, changed_ms, errored_ms)
+        self.mark ^= hash((key, errored_ms))
         return True
+
+    def _share(self, value: T) -> T:
+        """The same value that others have already, as there may be many."""
+        return self._shared.setdefault(value, value)  # type: ignore[return-value]
 
 
 def _lane_of(error: SyncError) -> Lane | None:

@@ -110,6 +110,13 @@ def test_the_newest_error_of_an_object_counts() -> None:
     assert sweep.found[LANE, "a"].type == "NEW"
 
 
+def test_two_listings_agree_when_they_hold_the_same_errors() -> None:
+    one, other = error("a"), error("b", after_ms=9)
+    assert swept(one, other).mark == swept(other, one).mark
+    assert swept(one, other).mark != swept(one).mark
+    assert swept(one).mark != swept(error("a", after_ms=11)).mark
+
+
 def test_after_a_page_of_older_errors_no_more_is_wanted() -> None:
     sweep = Sweep(BEGAN_MS)
     older = error("old", after_ms=-1)

@@ -87,7 +87,7 @@ def told(results: dict[str, Any]) -> str:
     text = (
         f"Tried with a generated migration of {results['messages']:,} messages of"
         f" {results['stores']} stores from a pipe, with {results['bad_lines']:,} lines cut off and"
-        " 0.1 % of the associations pointing at nothing. pusher was killed (`kill -9`) in each"
+        " one in a thousand associations pointing at nothing. pusher was killed (`kill -9`) in each"
         f" phase and in the repair, the bridge once, and {len(results['attempts'])} runs in all"
         f" took {results['elapsed_s'] / 60:.0f} minutes on {results['cpus']} CPUs shared with"
         f" others. {left:,} objects failed for good, as they or what they point at was cut off or"
