@@ -216,7 +216,7 @@ class Repairer:
             for _ in range(min(LANES_AT_ONCE, len(lanes))):
                 tasks.start_soon(self._send_lanes, queue)
         if self._sender.keeps_back:
-            await self._take(self._sender.judge(), {})
+            await self._note_all(self._sender.judge(), {})
         resent = [case for case, _ in gathered if case.lane.object_type in object_types]
         await self._sweep(object_types, resent)
 
@@ -232,7 +232,12 @@ class Repairer:
                     if not self._is_going_on or not await self._admission.enter():
                         return
                     cases = {case.external_id: case for case, _ in entries}
-                    await self._take(self._sender.deliver(part), cases)
+                    outcome = await self._sender.deliver(part)
+                    refusal = outcome if isinstance(outcome, Refusal) else None
+                    if outcome is not None and refusal is None:
+                        self._note(outcome, cases)
+                    if refusal is not None or self._sender.keeps_back:
+                        await self._note_all(self._sender.isolate(refusal), cases)
 
     def _fitting(self, lane: Lane, entries: list[tuple[Case, SyncMessage]]) -> Iterator[Batch]:
         """Batches whose bodies are not too large, with bodies."""
@@ -245,19 +250,23 @@ class Repairer:
         else:
             yield Batch(lane, messages, list(range(len(messages))), body)
 
-    async def _take(self, outcomes: AsyncIterator[Outcome], cases: dict[str, Case]) -> None:
+    async def _note_all(self, outcomes: AsyncIterator[Outcome], cases: dict[str, Case]) -> None:
         async with aclosing(outcomes) as each:  # type: ignore[type-var]
             async for outcome in each:
-                batch = outcome.batch
-                if isinstance(outcome, Delivery):
-                    self._resent += len(batch)
-                    errored = {name: one.failure.errored_at_ms for name, one in cases.items()}
-                    self._sample.accept_again(outcome, errored, time.monotonic())
-                elif isinstance(outcome, Refusal):
-                    for change in batch.changes():
-                        case = self._cases.find(batch.lane, str(change.external_object_id))
-                        if case is not None:
-                            case.is_refused = True
+                self._note(outcome, cases)
+
+    def _note(self, outcome: Outcome, cases: dict[str, Case]) -> None:
+        """Take note of what came of messages that were sent again."""
+        batch = outcome.batch
+        if isinstance(outcome, Delivery):
+            self._resent += len(batch)
+            errored = {name: one.failure.errored_at_ms for name, one in cases.items()}
+            self._sample.accept_again(outcome, errored, time.monotonic())
+        elif isinstance(outcome, Refusal):
+            for change in batch.changes():
+                case = self._cases.find(batch.lane, str(change.external_object_id))
+                if case is not None:
+                    case.is_refused = True
 
     async def _sweep(self, object_types: Collection[ObjectType], resent: list[Case]) -> None:
         """List the errors until two listings agree, and show what was sent again as processed.
