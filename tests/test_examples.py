@@ -54,6 +54,7 @@ def examples(epilog: str) -> list[str]:
 
 
 BEFORE = {
+    "repair": "pusher push old.ndjson.gz --phases --report report.json",
     "status": "pusher push old.ndjson.gz --phases",
     "settings get": "pusher settings put settings.json --yes --app-id 7 --developer-key-file key",
 }

@@ -17,7 +17,7 @@ from pusher.cli.streaming import (
     output_options,
     pace_options,
 )
-from pusher.cli.values import DURATION
+from pusher.cli.values import DURATION, SOURCE
 from pusher.model import ObjectType
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _options(command: Command) -> Command:
     context_settings={"show_default": True, "default_map": DEFAULTS},
 )
 @click.argument("report_of_run", metavar="REPORT", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("source", nargs=-1)
+@click.argument("source", nargs=-1, type=SOURCE)
 @_options
 def command(report_of_run: Path, source: tuple[str, ...], **options: Any) -> None:
     """List the sync errors since an earlier run began, and send again what may succeed now.
