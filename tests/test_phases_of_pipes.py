@@ -138,6 +138,7 @@ async def test_kill_9_in_a_phase_loses_nothing_when_the_same_bytes_are_piped_aga
     assert code == -signal.SIGKILL
     assert files_in(folder / "spool") == []
     endpoint.answer = accept
+    await until(lambda: not endpoint.in_flight)  # What the killed process still had under way.
     before = len(endpoint.accepted)
     if kind != "PRODUCT":  # Then all of it was read.
         other = stdin[:-100] + stdin[-100:].replace(b"x", b"y")
