@@ -218,7 +218,7 @@ class Pipeline:
             )
             async with anyio.create_task_group() as beside:
                 if not self._settings.confirm.is_none:
-                    beside.start_soon(confirmer.watch)
+                    beside.start_soon(confirmer.watch, lambda: self.view.share_read)
                     if self._windows is not None:
                         beside.start_soon(self._windows.keep)
                 if self._checkpointer is not None and not self._settings.dry_run:

@@ -76,6 +76,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "dispatching",
                 "metrics",
                 "patience",
+                "polling",
                 "preflight",
                 "progress",
                 "report",
