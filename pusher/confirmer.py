@@ -14,24 +14,22 @@ import anyio
 
 from pusher.model import Transport
 from pusher.polling import StatusPoller
+from pusher.protocol import SyncStatus
 from pusher.sampling import Sample, SampledObject
 from pusher.stopping import Stopping, cancel_after
 from pusher.windows import Windows
 
 __all__ = ["Confirmer"]
 
-POLLS_AT_ONCE = 32
 BACKOFF_FIRST_S = 0.2
 BACKOFF_FACTOR = 1.6
 BACKOFF_MAX_S = 5.0
 IDLE_S = 0.1
 
 POLLED_EARLY_FROM_SHARE = 0.5
-"""A place of the reservoir is kept to the end with as much chance as the input has been read. From
-here on most are, and what is polled now has not to be waited for at the end."""
-
-POLLED_FREELY_FROM_SHARE = 0.9
-"""Without a rate limit all places are polled in no time at the end: earlier polls gain little."""
+"""A place of the reservoir is kept to the end with as much chance as the input is accepted. From
+here on most are, and what is polled now has not to be waited for at the end. Without a rate limit
+there is no wait at the end either: nothing is gained by polling earlier."""
 
 
 class Confirmer:
@@ -58,7 +56,6 @@ class Confirmer:
         self._poller = StatusPoller(transport, rate=rate, rng=rng, now_s=now_s)
         self._rng = rng
         self._now_s = now_s
-        self._from_share = POLLED_EARLY_FROM_SHARE if rate else POLLED_FREELY_FROM_SHARE
 
     @property
     def trouble(self) -> str | None:
@@ -70,15 +67,15 @@ class Confirmer:
         """Requests so far."""
         return self._poller.polls
 
-    async def watch(self, share_read: Callable[[], float | None]) -> None:
+    async def watch(self, share_accepted: Callable[[], float | None]) -> None:
         """Poll what is due, for ever: runs beside the push, which cancels it.
 
         Args:
-            share_read: how much of the input has been read, 0 to 1; None where that is not known.
+            share_accepted: how much of the input is, 0 to 1; None where that is not known.
         """
         started_s = self._now_s()
         while self.trouble is None:
-            await self._poll_due(self._likely_to_stay(started_s, share_read()), deadline_s=None)
+            await self._poll_due(self._likely_to_stay(started_s, share_accepted()), deadline_s=None)
             await anyio.sleep(IDLE_S)
 
     async def finish_unless(self, stopping: Stopping, timeout_s: float) -> bool:
@@ -107,13 +104,13 @@ class Confirmer:
             await anyio.sleep(min(IDLE_S, max(0.0, deadline_s - self._now_s())))
         return self.trouble is None
 
-    def _likely_to_stay(self, started_s: float, share_read: float | None) -> list[SampledObject]:
+    def _likely_to_stay(self, started_s: float, share: float | None) -> list[SampledObject]:
         """The pending objects of which most will still be in the sample at the end."""
         if isinstance(self._sample, Windows):
             return self._sample.pending()
-        if share_read is not None and share_read >= self._from_share:
+        if self._poller.rate and share is not None and share >= POLLED_EARLY_FROM_SHARE:
             return self._sample.pending()
-        return self._sample.lasting(started_s, self._now_s(), is_endless=share_read is None)
+        return self._sample.lasting(started_s, self._now_s(), is_endless=share is None)
 
     async def _poll_due(self, members: Sequence[SampledObject], deadline_s: float | None) -> None:
         now_s = self._now_s()
@@ -123,7 +120,7 @@ class Confirmer:
         due.sort(key=lambda member: member.next_poll_s)
         queue = iter(due)
         async with anyio.create_task_group() as tasks:
-            for _ in range(min(POLLS_AT_ONCE, len(due))):
+            for _ in range(min(self._poller.at_once, len(due))):
                 tasks.start_soon(self._poll_each, queue, deadline_s)
 
     async def _poll_each(self, queue: Iterator[SampledObject], deadline_s: float | None) -> None:
@@ -141,5 +138,5 @@ class Confirmer:
         member.polls += 1
         member.next_poll_s = self._now_s() + backoff_s * self._rng.uniform(0.8, 1.2)
         status = await self._poller.ask(accepted.lane, accepted.external_id)
-        if status is not None and member.accepted == accepted:
+        if isinstance(status, SyncStatus) and member.accepted == accepted:
             member.judge(status)  # Otherwise a later message of the object was accepted meanwhile.

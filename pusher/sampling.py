@@ -19,6 +19,8 @@ from pusher.model import Batch, Delivery, Lane, ObjectType
 from pusher.protocol import SyncError, SyncStatus, as_ms
 
 __all__ = [
+    "CLOCK_SLACK_MS",
+    "Accepted",
     "Sample",
     "SampleMemory",
     "SampleSize",
@@ -47,6 +49,8 @@ class SampleSize:
 
     count: int = 400
     rate: float | None = None
+    is_all: bool = False
+    """Every delivered object is to be confirmed, and not only a sample; which is taken as well."""
 
     @property
     def is_none(self) -> bool:
@@ -137,6 +141,15 @@ class SampledObject:
                 return self.state
         if processed_ms > since_ms:
             self.state = SampleState.CONFIRMED
+        return self.state
+
+    def blame(self, error: SyncError) -> SampleState:
+        """Say what an error means that was found without the object's status ("Get sync errors").
+
+        Nobody knows what was processed after it: it has to be about the last accepted message.
+        """
+        if as_ms(error.changed_at) == self.accepted.changed_at_ms and error.status != "RESOLVED":
+            self.judge(SyncStatus(None, errors=[error]))
         return self.state
 
 
@@ -297,6 +310,11 @@ class Sample:
             return member.is_kept or is_old
 
         return [member for member in self.pending() if is_likely(member)]
+
+    @property
+    def messages_seen(self) -> int:
+        """How many accepted messages the reservoir was taken from."""
+        return self._seen
 
     @property
     def reservoir_size(self) -> int:

@@ -52,12 +52,16 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "doors",
         frozenset(
             {
+                "census",
                 "checkpoint",
                 "dead_letters",
+                "delivery_ledger",
                 "durability",
                 "import_state",
+                "journal",
                 "kafka_letters",
                 "record_spool",
+                "sample_file",
                 "sources",
                 "tls",
                 "transport",
@@ -70,6 +74,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "admission",
+                "bookkeeping",
                 "checkpointing",
                 "committing",
                 "confirmer",
@@ -91,7 +96,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("config", frozenset({"config"})),
     (
         "the house",
-        frozenset({"client", "importing", "intake", "monitor", "pipeline", "surveying"}),
+        frozenset(
+            {"accounting", "client", "importing", "intake", "monitor", "pipeline", "surveying"}
+        ),
     ),
     ("front door", frozenset({"", "__main__", "cli"})),
 )
