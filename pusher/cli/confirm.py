@@ -43,7 +43,7 @@ SHOW_EVERY_S = 5.0
 _EPILOG = """
 \b
 Examples:
-  pusher push export/ --sample-out sample.ndjson --confirm-timeout 0 --url https://bridge.example
+  pusher push export/ --sample-out sample.ndjson --url https://bridge.example
   pusher confirm sample.ndjson --wait 10m --url https://bridge.example --token-file token
   jq -c 'select(.state == "failed")' sample.ndjson
 
