@@ -52,9 +52,8 @@ def known_in(path: Path) -> dict[tuple[str, str, str], str | None]:
 
 def settled_in(checkpoint: Path) -> int:
     """How many messages a later run will not send again."""
-    if not checkpoint.exists():
-        return 0
-    settled: int = json.loads(checkpoint.read_bytes())["settled"]
+    data = checkpoint.read_bytes() if checkpoint.exists() else b""
+    settled: int = json.loads(data)["settled"] if data else 0  # It begins as an empty file.
     return settled
 
 
