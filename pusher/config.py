@@ -12,6 +12,7 @@ from pusher.model import OBJECT_TYPES, ObjectType
 from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
 from pusher.sources import Formats, KafkaSource, LineSource, TopicAddress
+from pusher.spool import SpoolPlan, default_folder
 from pusher.tally import RejectedMax
 from pusher.transport import checked_url, is_loopback
 
@@ -19,6 +20,8 @@ __all__ = ["Settings"]
 
 RATE_MAX = 1_000_000
 REPAIR_ROUNDS = 3
+SAMPLE_FILE = "pusher.sample.ndjson"
+
 STATUS_POLLS_PER_S = 9.0
 """HubSpot's clients keep to nine requests a second; the limit was ten ("Get sync status")."""
 
@@ -110,6 +113,11 @@ class Settings:
     confirm_rate: float | None = None
     """Status polls a second; None is 9 a second, or no limit on loopback."""
     confirm_timeout_s: float = 60.0
+    confirm_long: bool = False
+    """All may be confirmed however long it takes."""
+    sample_out: Path | None = None
+    """Where what is to be confirmed is written, for `pusher confirm`. Where all is, there is always
+    such a file."""
     confirm_window_s: float = 300.0
     """A run over topics confirms a sample of each stretch of so much time."""
 
@@ -121,6 +129,8 @@ class Settings:
     checkpoint: Path | None = None
     """Where a later run goes on from; locked while in use."""
     dead_letters: Path = Path("pusher.dead.ndjson")
+    ledger: Path | None = None
+    """Takes a line for each accepted request; appended to."""
     dead_letters_topic: TopicAddress | None = None
     """Where dead letters go instead of the file."""
     kafka_properties: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -182,12 +192,20 @@ class Settings:
             return self.repair
         return REPAIR_ROUNDS if self.phases else 0
 
-    def check_source(self, source: LineSource | KafkaSource) -> None:
-        """See to it that nothing is written into what is read, nor two things into one file.
+    def spool_plan(self, source: LineSource, run_id: str) -> SpoolPlan | None:
+        """Where what is read of pipes is kept; None where nothing has to be read again."""
+        if source.can_be_read_again or not (self.phases or self.keep_spool):
+            return None
+        is_kept = self.keep_spool and not self.dry_run
+        name = f"pusher-{run_id}" if is_kept else None
+        return SpoolPlan(self.spool_dir or default_folder(), self.spool_max_bytes, name)
 
-        Raises:
-            UsageError: these settings do not suit the source.
-        """
+    @property
+    def objects_path(self) -> Path | None:
+        """Where all delivered objects are written; None where only a sample is confirmed."""
+        return (self.sample_out or Path(SAMPLE_FILE)) if self.confirm.is_all else None
+
+    def _check_reading_again(self, source: LineSource | KafkaSource) -> None:
         if isinstance(source, KafkaSource):
             for flag, is_given in (
                 ("--phases", self.phases),
@@ -200,6 +218,14 @@ class Settings:
             raise UsageError("--keep-spool is for pipes: a file can be read again as it is")
         if self.spool_dir is not None and not self.spool_dir.is_dir():
             raise UsageError(f"--spool-dir: {self.spool_dir} is not a directory")
+
+    def check_source(self, source: LineSource | KafkaSource) -> None:
+        """See to it that nothing is written into what is read, nor two things into one file.
+
+        Raises:
+            UsageError: these settings do not suit the source.
+        """
+        self._check_reading_again(source)
         if self.checkpoint is not None and self.dead_letters_topic is not None:
             raise UsageError("--checkpoint needs --dead-letters: it takes back letters of a file")
         if self.checkpoint is not None and isinstance(source, KafkaSource):
@@ -209,10 +235,29 @@ class Settings:
         letters = self.dead_letters.resolve()
         if letters in source.paths:
             raise UsageError("--dead-letters is a file that is to be read: name another one")
-        if self.checkpoint is not None:
-            checkpoint = self.checkpoint.resolve()
-            if checkpoint == letters or checkpoint in source.paths:
-                raise UsageError("--checkpoint needs a file of its own")
+        taken = {letters, *source.paths}
+        for flag, path in (
+            ("--checkpoint", self.checkpoint),
+            ("--ledger", self.ledger),
+            ("--sample-out", self.objects_path or self.sample_out),
+        ):
+            if path is None:
+                continue
+            if not path.parent.is_dir():
+                raise UsageError(f"{flag}: {path.parent} is not a directory")
+            if path.resolve() in taken:
+                raise UsageError(f"{flag} needs a file of its own")
+            taken.add(path.resolve())
+        self._check_confirmation(source)
+
+    def _check_confirmation(self, source: LineSource | KafkaSource) -> None:
+        if self.sample_out is not None and self.confirm.is_none:
+            raise UsageError("--sample-out has nothing to write with --confirm 0")
+        if isinstance(source, KafkaSource) and (self.sample_out is not None or self.confirm.is_all):
+            raise UsageError(
+                "--sample-out and --confirm all are for files and pipes: topics are confirmed by"
+                " windows of time"
+            )
 
     def transport_options(self) -> dict[str, Any]:
         """The keyword arguments of an `HttpTransport`."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
 from pusher.model import Halt, HaltKind, Lane
 from pusher.protocol import printable
 from pusher.repairing import Casebook, Counts
-from pusher.sampling import Sample, SampleState
+from pusher.sampling import Sample, SampledObject, SampleState
+from pusher.spool import Spool
 from pusher.tally import Tally
 
 __all__ = [
     "Bytes",
+    "ConfirmReport",
     "Confirmation",
     "InFlight",
     "LaneReport",
@@ -28,15 +31,18 @@ __all__ = [
     "SpoolReport",
     "compose_report",
     "confirmation_of",
+    "failure_examples",
     "lanes_of",
     "latency_of",
     "outcome_of",
     "requests_of",
+    "spool_report_of",
     "why_parked",
 ]
 
 LANES_MAX = 1_000
-EXAMPLES_MAX = 20
+EXAMPLES_MAX = 5
+REPAIR_EXAMPLES_MAX = 20
 
 EXIT_CODES = {"delivered": 0, "rejected": 1, "failed": 1, "stopped": 3, "unconfirmed": 4}
 
@@ -108,7 +114,11 @@ class LaneReport(msgspec.Struct, frozen=True):
 
 
 class Confirmation(msgspec.Struct, frozen=True):
-    """What the bridge says of the sampled objects. The bound is of the uniform sample alone."""
+    """What the bridge says of the sampled objects, or of all that were delivered.
+
+    The bound is of the uniform sample alone. Where all were asked for, it is the exact share of
+    those that are not confirmed.
+    """
 
     sampled: int
     confirmed: int
@@ -119,6 +129,8 @@ class Confirmation(msgspec.Struct, frozen=True):
     examples: list[dict[str, str | None]]
     """Up to five failed objects with the bridge's own words."""
     detail: str | None
+    of_all: bool = False
+    """It counts all delivered objects, and not only a sample."""
 
 
 class PhaseReport(msgspec.Struct, frozen=True):
@@ -166,7 +178,7 @@ class RepairReport(msgspec.Struct, frozen=True):
                 "type": case.failure.type,
                 "details": case.failure.details,
             }
-            for case in cases.open()[:EXAMPLES_MAX]
+            for case in cases.open()[:REPAIR_EXAMPLES_MAX]
         ]
         errors = cases.counts()
         return cls(has_looked, rounds, resent, errors, cases.foreign, examples, detail)
@@ -200,12 +212,31 @@ class Report(msgspec.Struct, frozen=True):
     warnings: list[str]
     dead_letters: str | None
     checkpoint: str | None
+    ledger: str | None = None
+    sample_out: str | None = None
     spool: SpoolReport | None = None
     repair: RepairReport | None = None
     inputs: list[str] | None = None
     """The files to read for a later repair; None where something cannot be read again."""
     began_ms: int | None = None
     """The bridge's clock at the first 2xx, epoch ms."""
+
+    def to_json(self) -> builtins.bytes:
+        """The report as one indented JSON object with a line end."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class ConfirmReport(msgspec.Struct, frozen=True):
+    """The outcome of a later confirmation. Its keys mean what those of a `Report` mean."""
+
+    outcome: str
+    exit_code: int
+    reason: str | None
+    run_id: str
+    elapsed_s: float
+    polls: int
+    confirmation: Confirmation
+    sample: str
 
     def to_json(self) -> builtins.bytes:
         """The report as one indented JSON object with a line end."""
@@ -239,6 +270,17 @@ def outcome_of(
     return outcome, EXIT_CODES[outcome]
 
 
+def spool_report_of(spools: Sequence[Spool]) -> SpoolReport | None:
+    """What spools hold; None where there are none."""
+    if not spools:
+        return None
+    return SpoolReport(
+        sum(spool.input_bytes for spool in spools),
+        sum(spool.size_bytes for spool in spools),
+        [str(spool.path.absolute()) for spool in spools if spool.path is not None],
+    )
+
+
 def why_parked(lanes: Mapping[Lane, str], count: int) -> str:
     """Say which messages are given up.
 
@@ -260,21 +302,12 @@ def confirmation_of(sample: Sample, detail: str | None) -> Confirmation:
     """Count the samples' states."""
     counts: Counter[SampleState] = Counter()
     errors: Counter[str] = Counter()
-    examples: list[dict[str, str | None]] = []
+    failed: list[SampledObject] = []
     for member in sample.objects():
         counts[member.state] += 1
         if member.state is SampleState.FAILED and member.error is not None:
             errors[member.error.type] += 1
-            if len(examples) < 5:
-                examples.append(
-                    {
-                        "store_id": member.accepted.lane.store_id,
-                        "object_type": member.accepted.lane.object_type,
-                        "external_object_id": member.accepted.external_id,
-                        "type": member.error.type,
-                        "details": member.error.details,
-                    }
-                )
+            failed.append(member)
     return Confirmation(
         sampled=counts.total(),
         confirmed=counts[SampleState.CONFIRMED],
@@ -282,9 +315,24 @@ def confirmation_of(sample: Sample, detail: str | None) -> Confirmation:
         unconfirmed=counts[SampleState.PENDING],
         failure_rate_upper_bound_95=sample.failure_rate_upper_bound(),
         errors=dict(errors),
-        examples=examples,
+        examples=failure_examples(failed),
         detail=detail,
     )
+
+
+def failure_examples(failed: Iterable[SampledObject]) -> list[dict[str, str | None]]:
+    """The first few failed objects, with the bridge's own words."""
+    return [
+        {
+            "store_id": member.accepted.lane.store_id,
+            "object_type": member.accepted.lane.object_type,
+            "external_object_id": member.accepted.external_id,
+            "type": member.error.type,
+            "details": member.error.details,
+        }
+        for member in islice(failed, EXAMPLES_MAX)
+        if member.error is not None
+    ]
 
 
 def requests_of(tally: Tally) -> Requests:
@@ -351,6 +399,8 @@ def compose_report(
     warnings: list[str],
     dead_letters: str | None,
     checkpoint: str | None,
+    ledger: str | None = None,
+    sample_out: str | None = None,
     spool: SpoolReport | None = None,
     repair: RepairReport | None = None,
     is_repair_asked: bool = False,
@@ -374,6 +424,8 @@ def compose_report(
         warnings: as they were logged.
         dead_letters: the file of the dead letters, where any were written.
         checkpoint: the file from which a later run can go on.
+        ledger: the file of the accepted requests.
+        sample_out: the file of what was to be confirmed.
         spool: what was kept of pipes.
         repair: what became of sync errors.
         is_repair_asked: it counts as unconfirmed when nothing could be looked at.
@@ -416,6 +468,8 @@ def compose_report(
         warnings=warnings,
         dead_letters=dead_letters,
         checkpoint=checkpoint,
+        ledger=ledger,
+        sample_out=sample_out,
         spool=spool,
         repair=repair,
         inputs=inputs,

@@ -32,6 +32,9 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
         rejected_before: dead letters of the passes before this one; of all, once it is complete.
         dead_letters: their file.
         dead_letters_from: where in it those of this pass begin.
+        ledger: the file of the delivered ledger, where one is kept.
+        ledger_from: where in it the lines of this pass begin.
+        objects_of: the run that the file of all delivered objects names, where one is kept.
         sample: what is to be confirmed.
         concurrency: the limit on requests in flight that was found.
         began_ms: the bridge's clock at the first 2xx of the chain, epoch ms.
@@ -50,6 +53,9 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
     rejected_before: Count = 0
     dead_letters: str
     dead_letters_from: Count = 0
+    ledger: str | None = None
+    ledger_from: Count = 0
+    objects_of: str | None = None
     sample: SampleMemory = SampleMemory()
     concurrency: Annotated[int, Meta(ge=1)] | None = None
     began_ms: int | None = None

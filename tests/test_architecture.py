@@ -53,12 +53,16 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "doors",
         frozenset(
             {
+                "census",
                 "checkpoint",
                 "dead_letters",
+                "delivery_ledger",
                 "durability",
                 "import_state",
+                "journal",
                 "kafka_letters",
                 "record_spool",
+                "sample_file",
                 "sources",
                 "spool",
                 "tls",
@@ -72,12 +76,14 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "admission",
+                "bookkeeping",
                 "checkpointing",
                 "committing",
                 "confirmer",
                 "dispatching",
                 "metrics",
                 "patience",
+                "polling",
                 "preflight",
                 "progress",
                 "report",
@@ -93,7 +99,16 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "the house",
         frozenset(
-            {"client", "importing", "intake", "monitor", "pipeline", "repairer", "surveying"}
+            {
+                "accounting",
+                "client",
+                "importing",
+                "intake",
+                "monitor",
+                "pipeline",
+                "repairer",
+                "surveying",
+            }
         ),
     ),
     ("front door", frozenset({"", "__main__", "cli"})),

@@ -16,7 +16,7 @@ import click
 from pusher.cli.connection import write_all
 
 if TYPE_CHECKING:
-    from pusher.report import Report
+    from pusher.report import ConfirmReport, Report
     from pusher.stopping import Stopping
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_folder",
     "check_report",
     "exit_with",
+    "heed_signals",
     "hold_signals",
     "ignore_signals",
     "obey_signals",
@@ -110,7 +111,16 @@ def ignore_signals() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -> None:
+def heed_signals() -> None:
+    """A person is asked something: Ctrl-C is an answer, and SIGTERM ends the command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def exit_with(
+    report: Report | ConfirmReport, path: str | None, *, quiet: bool, as_json: bool
+) -> None:
     """Print the summary and the report, and end with the report's exit code."""
     from pusher.cli.summary import summary  # noqa: PLC0415
 

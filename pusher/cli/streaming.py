@@ -30,6 +30,7 @@ __all__ = [
     "output_options",
     "pace_options",
     "repair_options",
+    "report_options",
     "settings_of",
     "spool_options",
     "topic_of",
@@ -294,6 +295,14 @@ def output_options(command: Command) -> Command:
             default="pusher.dead.ndjson",
             help="Where rejected messages go, each with its reason. Appended to.",
         ),
+        report_options,
+    )
+
+
+def report_options(command: Command) -> Command:
+    """Where the report and the log go."""
+    return with_options(
+        command,
         option(
             "--report",
             metavar="FILE",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import stat
 import threading
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from pusher.detecting import Detected
 from pusher.envelopes import Format
-from pusher.errors import InputError, UsageError
+from pusher.errors import DiskError, InputError, UsageError
 from pusher.model import Chunk, Position
 from pusher.showing import Examples
 from pusher.sources.cutting import cut_into_chunks, pass_over, up_to
@@ -42,6 +43,8 @@ PARTITIONS_AT_A_TIME = 16
 """Each has a file open."""
 
 STDIN = "-"
+
+_log = logging.getLogger("pusher")
 
 
 @dataclass(slots=True, eq=False)
@@ -159,6 +162,14 @@ class LineSource:
     def spools(self) -> list[Spool]:
         """What is kept of pipes."""
         return [entry.spool for entry in self._inputs if entry.spool is not None]
+
+    def close_spools(self) -> None:
+        """Let go of what is kept of pipes; what has no name is gone then."""
+        for spool in self.spools:
+            try:
+                spool.close()
+            except DiskError as error:
+                _log.error("%s", error)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the chunks of all inputs. A second call reads again what the first one read.
