@@ -298,11 +298,12 @@ async def all_errors(url: str) -> AsyncIterator[dict[str, Any]]:
 async def test_errors_that_cannot_be_listed_are_said_and_count_where_repair_was_asked_for(
     arguments: tuple[str, ...], code: int, endpoint: Endpoint, tmp_path: Path
 ) -> None:
+    endpoint.errors_refusal = 403
     (tmp_path / "in").write_bytes(ndjson([deal("d1")]))
     push = await pushed(tmp_path, endpoint.url, "in", *arguments)
     assert push.code == code
     assert push.report["repair"]["looked"] is False
-    assert "HTTP 404" in push.report["repair"]["detail"]
+    assert "HTTP 403" in push.report["repair"]["detail"]
 
 
 async def test_an_api_key_asks_for_the_errors_of_its_account(tmp_path: Path) -> None:
