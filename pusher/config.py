@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from pusher import masking
 from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
+from pusher.protocol import printable
 from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
 from pusher.sources import Formats, KafkaSource, LineSource, TopicAddress
@@ -186,6 +190,26 @@ class Settings:
             checkpoint = self.checkpoint.resolve()
             if checkpoint == letters or checkpoint in source.paths:
                 raise UsageError("--checkpoint needs a file of its own")
+
+    def shown(self) -> dict[str, str | int | float | bool | list[str] | None]:
+        """The settings by their names, for a report. Of what may be secret: whether it is set."""
+        shown: dict[str, str | int | float | bool | list[str] | None] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.repr and isinstance(value, (str, Path)):
+                shown[one.name] = masking.shown("", printable(str(value)))
+            elif one.repr and isinstance(value, (int, float, bool, NoneType)):
+                # JSON has no infinity.
+                shown[one.name] = value if value is None or isfinite(value) else None
+            elif one.repr and isinstance(value, frozenset):
+                shown[one.name] = sorted(map(printable, value))
+            elif one.repr and isinstance(value, (SampleSize, RejectedMax)):
+                shown[one.name] = (
+                    f"{value.rate * 100:g}%" if value.rate is not None else value.count
+                )
+            else:
+                shown[one.name] = bool(value)
+        return shown
 
     def transport_options(self) -> dict[str, Any]:
         """The keyword arguments of an `HttpTransport`."""

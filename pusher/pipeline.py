@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -38,7 +39,7 @@ from pusher.model import (
 )
 from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
-from pusher.report import PhaseReport, Report, compose_report, why_parked
+from pusher.report import PhaseReport, Report, RunFacts, compose_report, why_parked
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
 from pusher.sampling import Sample
@@ -48,6 +49,8 @@ from pusher.sources import KafkaSource, LineSource, open_source
 from pusher.stopping import Stopping, cancel_after
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
+from pusher.version import __version__
+from pusher.watching import Watcher
 from pusher.watermark import Ledger
 from pusher.windows import Windows, confirmation_of
 
@@ -124,6 +127,9 @@ class Pipeline:
             keeps_messages=errand is not None,
         )
         self._ledger = Ledger()
+        self._watcher = Watcher(
+            self.view, self.tally, self._ledger, is_rate_limited=settings.rate is not None
+        )
         self._live = source if isinstance(source, KafkaSource) else None
         self._sample = Sample(settings.confirm, self._rng)
         self._windows = (
@@ -165,6 +171,7 @@ class Pipeline:
         self._warnings: list[str] = []
         self._is_complete = False
         self._started_s = 0.0
+        self._started_at = ""
 
     def vitals(self) -> Vitals:
         """How the run is at the moment."""
@@ -176,6 +183,7 @@ class Pipeline:
             held_bytes=ledger.held_bytes,
             in_flight_limit=self._admission.limit,
             watermark_age_s=0.0 if read_at_s is None else time.monotonic() - read_at_s,
+            constraint_s=self._watcher.accounting.seconds,
             confirmation=confirmation_of(self._windows or self._sample, None),
             is_reading=self.view.is_reading and not self.stopping.is_reading_over,
             live=self._live.state if self._live is not None else None,
@@ -188,6 +196,7 @@ class Pipeline:
             UsageError: the checkpoint cannot be used, or the input is not the one it belongs to.
         """
         self._started_s = time.monotonic()
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
             if self._settings.checkpoint is not None and isinstance(self.source, LineSource):
@@ -216,6 +225,8 @@ class Pipeline:
                 rate=self._settings.status_rate,
                 rng=self._rng,
             )
+            beyond = await stack.enter_async_context(anyio.create_task_group())
+            beyond.start_soon(self._watcher.keep, self._admission, self._started_s)
             async with anyio.create_task_group() as beside:
                 if not self._settings.confirm.is_none:
                     beside.start_soon(confirmer.watch)
@@ -237,6 +248,7 @@ class Pipeline:
             await self._confirm(confirmer)
             halt = self._verdict()
             halt = await self._last_checkpoint(halt)
+            beyond.cancel_scope.cancel()
         return self._report(halt, pushed_s, confirmer.trouble)
 
     async def _leave(self) -> None:
@@ -344,9 +356,11 @@ class Pipeline:
         if not is_last:
             self.view.stage = "waiting for processing"
             self._sample.keep_last()
+            self.tally.waits.is_processing = True
             is_processed = await confirmer.finish_unless(
                 self.stopping, self._settings.confirm_timeout_s
             )
+            self.tally.waits.is_processing = False
             if not is_processed and self.stopping.halt is None:
                 types = " and ".join(sorted(object_types))
                 warning = f"{types} were not seen processed in time; the next phase begins anyway"
@@ -407,10 +421,17 @@ class Pipeline:
             rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,
             elapsed_s=time.monotonic() - self._started_s,
-            pushed_s=pushed_s,
             in_flight_limit=self._admission.limit,
             phases=self._phases,
             warnings=self._warnings,
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
+            constraint=self._watcher.accounting.shares(),
+            run=RunFacts(
+                started_at=self._started_at,
+                pushed_s=round(pushed_s, 3),
+                version=__version__,
+                settings=settings.shown(),
+            ),
+            series=self._watcher.series.report(),
         )
