@@ -24,8 +24,11 @@ class Forecast:
         return f"<Forecast of {self.left_s} s>"
 
     def update(self, share: float | None, now_s: float) -> None:
-        """Take in how much is done; None where that is not known."""
-        if share is None:
+        """Take in how much is done; None where that is not known.
+
+        Of what is under way after the input has ended, nothing can be told.
+        """
+        if share is None or share >= 1:
             self.left_s = None
             return
         points = self._points

@@ -126,7 +126,7 @@ def _requests(vitals: Vitals) -> Iterator[Metric]:
         "Time that this was what limited the run.",
         labels=["constraint"],
     )
-    for constraint, seconds in vitals.constraint_s.items():
+    for constraint, seconds in vitals.accounting.seconds.items():
         bound.add_metric([constraint.value], seconds)
     yield bound
     yield _latency(tally)

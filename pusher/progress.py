@@ -10,15 +10,15 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
 
-from pusher.constraint import IN_WORDS, Constraint
+from pusher.constraint import IN_WORDS, Accounting, Constraint
 from pusher.model import LiveState, Source
 from pusher.report import Confirmation
 from pusher.tally import Tally
+from pusher.watermark import Oldest
 
 __all__ = [
     "Vitals",
@@ -87,8 +87,17 @@ class Vitals:
     in_flight_limit: int
     watermark_age_s: float
     """Since the oldest message was read that is not settled; 0 where all are."""
-    constraint_s: Mapping[Constraint, float]
+    pause_s: float
+    """So much longer nothing is sent, as the endpoint has asked for it."""
+    budget_bytes: int
+    """What may be held."""
+    lanes_open: int
+    """Lanes that hold messages for their next batch."""
+    oldest: Oldest | None
+    """The oldest chunk that is not settled."""
+    accounting: Accounting
     """How long each constraint has bound the run so far."""
+    watched: Watched
     confirmation: Confirmation
     is_reading: bool
     live: LiveState | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Self
 
@@ -24,6 +25,7 @@ from pusher.watermark import Ledger
 __all__ = ["Watcher"]
 
 LOOK_EVERY_S = 0.05
+BUSY_OVER_S = 0.5
 
 
 class Watcher:
@@ -105,7 +107,7 @@ class _WorkClock:
 
     def __init__(self) -> None:
         self._descriptor: int | None = None
-        self._worked_s = self._seen_at_s = 0.0
+        self._points: deque[tuple[float, float]] = deque()
 
     def __enter__(self) -> Self:
         """Begin with this thread."""
@@ -113,7 +115,7 @@ class _WorkClock:
             self._descriptor = os.open(
                 f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY
             )
-        self._worked_s, self._seen_at_s = self._now_worked_s(), time.monotonic()
+        self._points.append((time.monotonic(), self._worked_s()))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -121,14 +123,15 @@ class _WorkClock:
             os.close(self._descriptor)
 
     def busy_share(self, now_s: float) -> float:
-        """The share of the time since this was asked last."""
-        worked_s = self._now_worked_s()
-        span_s = now_s - self._seen_at_s
-        share = (worked_s - self._worked_s) / span_s if span_s > 0 else 0.0
-        self._worked_s, self._seen_at_s = worked_s, now_s
-        return share
+        """The share of the last moments. Answers may come in waves, and so may the work."""
+        points, worked_s = self._points, self._worked_s()
+        points.append((now_s, worked_s))
+        while len(points) > 2 and now_s - points[1][0] >= BUSY_OVER_S:
+            points.popleft()
+        since_s, before_s = points[0]
+        return (worked_s - before_s) / (now_s - since_s) if now_s > since_s else 0.0
 
-    def _now_worked_s(self) -> float:
+    def _worked_s(self) -> float:
         if self._descriptor is not None:
             with suppress(OSError, ValueError):
                 on_ns, ready_ns, _ = os.pread(self._descriptor, 100, 0).split()

@@ -85,6 +85,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "room",
                 "sender",
                 "settling",
+                "snapshot",
                 "stopping",
                 "watching",
                 "windows",

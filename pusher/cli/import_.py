@@ -19,6 +19,7 @@ from pusher.cli.running import (
     exit_with,
     hold_signals,
     obey_signals,
+    pass_over_snapshots,
 )
 from pusher.cli.streaming import input_options, output_options, pace_options, settings_of
 from pusher.cli.values import SOURCE, read_secret
@@ -147,6 +148,7 @@ def command(
     from pusher.cli.logs import configure  # noqa: PLC0415 - loaded when a run begins
     from pusher.errors import InputError, PusherError, UsageError  # noqa: PLC0415
 
+    pass_over_snapshots()
     configure(verbosity=-1 if quiet else int(verbose), log_format=log_format)
     try:
         check_report(report)
@@ -245,10 +247,11 @@ async def _serve(
     from pusher.webhook import Webhook  # noqa: PLC0415
 
     stopping = Stopping()
+    importer: Importer | None = None
     report: ImportReport | None = None
     error: PusherError | None = None
     async with anyio.create_task_group() as tasks:
-        await tasks.start(obey_signals, stopping)
+        await tasks.start(obey_signals, stopping, lambda: importer.vitals() if importer else None)
         try:
             inventory = await take_inventory(open_input(), settings, stopping)
             importer = Importer(open_input, settings, state, stopping, inventory)

@@ -16,6 +16,7 @@ from pusher.cli.running import (
     hold_signals,
     ignore_signals,
     obey_signals,
+    pass_over_snapshots,
 )
 from pusher.cli.streaming import (
     checkpoint_options,
@@ -163,6 +164,7 @@ def run_push(
     from pusher.cli.logs import configure  # noqa: PLC0415 - loaded when a run begins
     from pusher.errors import PusherError, UsageError  # noqa: PLC0415
 
+    pass_over_snapshots()
     report, quiet = options.pop("report"), options.pop("quiet")
     is_verbose, log_format = options.pop("verbose"), options.pop("log_format")
     shows_progress = options.pop("progress") == "auto" and not quiet
@@ -237,7 +239,7 @@ async def _run(
     report: Report | None = None
     unusable: UsageError | None = None
     async with anyio.create_task_group() as tasks:
-        await tasks.start(obey_signals, pipeline.stopping)
+        await tasks.start(obey_signals, pipeline.stopping, pipeline.vitals)
         if shows_progress:
             tasks.start_soon(show_bar if is_live_terminal() else show_lines, pipeline.view)
         try:

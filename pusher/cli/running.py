@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import click
 from pusher.cli.connection import write_all
 
 if TYPE_CHECKING:
+    from pusher.progress import Vitals
     from pusher.report import Report
     from pusher.stopping import Stopping
 
@@ -27,9 +28,10 @@ __all__ = [
     "hold_signals",
     "ignore_signals",
     "obey_signals",
+    "pass_over_snapshots",
 ]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _log = logging.getLogger("pusher")
 
@@ -73,8 +75,13 @@ class Unusable(click.ClickException):
     exit_code = 2
 
 
-async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
-    """First signal: stop reading and drain. Second: leave now. Third: without a report."""
+async def obey_signals(
+    stopping: Stopping, vitals: Callable[[], Vitals | None], *, task_status: Any
+) -> None:
+    """First signal: stop reading and drain. Second: leave now. Third: without a report.
+
+    SIGUSR1 says on stderr how the run is, which `vitals` knows; None where there is none yet.
+    """
     import anyio  # noqa: PLC0415
 
     from pusher.model import Halt, HaltKind  # noqa: PLC0415
@@ -85,6 +92,9 @@ async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             task_status.started()
             async for signum in signals:
+                if signum == signal.SIGUSR1:
+                    _show_snapshot(vitals())
+                    continue
                 received += 1
                 name = signal.Signals(signum).name
                 halt = Halt(HaltKind.INTERRUPTED, f"interrupted by {name}", int(signum))
@@ -97,6 +107,27 @@ async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
                     os._exit(128 + int(signum))
     finally:
         ignore_signals()
+
+
+def _show_snapshot(vitals: Vitals | None) -> None:
+    """Whoever asks wants to see it, with --quiet too."""
+    import time  # noqa: PLC0415
+
+    from pusher.cli.logs import is_json, shown  # noqa: PLC0415
+    from pusher.snapshot import snapshot_fields, snapshot_text  # noqa: PLC0415
+
+    now_s = time.monotonic()
+    if vitals is None:
+        shown("snapshot: nothing is sent yet")
+    elif is_json():
+        shown("snapshot", fields=snapshot_fields(vitals, now_s))
+    else:
+        shown(snapshot_text(vitals, now_s))
+
+
+def pass_over_snapshots() -> None:
+    """As long as there is no run to tell of, SIGUSR1 would end the process."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def hold_signals() -> None:
