@@ -15,7 +15,7 @@ from pusher.cli.connection import connection_options, option
 from pusher.cli.running import (
     Unusable,
     check_folder,
-    check_report,
+    check_reports,
     exit_with,
     hold_signals,
     obey_signals,
@@ -131,6 +131,7 @@ def command(
     source: tuple[str, ...],
     *,
     report: str | None,
+    html: str | None,
     quiet: bool,
     verbose: bool,
     log_format: str,
@@ -151,7 +152,7 @@ def command(
     pass_over_snapshots()
     configure(verbosity=-1 if quiet else int(verbose), log_format=log_format)
     try:
-        check_report(report)
+        check_reports(report, html)
         check_folder("--dead-letters", options["dead_letters"])
         result = _run(source, options)
     except UsageError as error:
@@ -162,7 +163,7 @@ def command(
         raise SystemExit(3 if isinstance(error, InputError) else 1) from error
     if isinstance(result, int):
         raise SystemExit(result)
-    exit_with(result, report, quiet=quiet, as_json=log_format == "json")
+    exit_with(result, report, html, quiet=quiet, as_json=log_format == "json")
 
 
 def _run(source: tuple[str, ...], options: dict[str, Any]) -> ImportReport | int:

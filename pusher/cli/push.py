@@ -11,7 +11,7 @@ import click
 from pusher.cli.connection import connection_options, option, refresh_options, with_options
 from pusher.cli.running import (
     Unusable,
-    check_report,
+    check_reports,
     exit_with,
     hold_signals,
     ignore_signals,
@@ -165,14 +165,14 @@ def run_push(
     from pusher.errors import PusherError, UsageError  # noqa: PLC0415
 
     pass_over_snapshots()
-    report, quiet = options.pop("report"), options.pop("quiet")
+    report, html, quiet = options.pop("report"), options.pop("html"), options.pop("quiet")
     is_verbose, log_format = options.pop("verbose"), options.pop("log_format")
     shows_progress = options.pop("progress") == "auto" and not quiet
     address = options.pop("metrics_host"), options.pop("metrics_port")
     configure(verbosity=-1 if quiet else int(is_verbose), log_format=log_format)
     try:
-        check_report(report)
-        pipeline = _pipeline(source, options, letters, report)
+        check_reports(report, html)
+        pipeline = _pipeline(source, options, letters, (report, html))
         result = _run_watched(pipeline, address, shows_progress=shows_progress)
         examples = getattr(pipeline.source, "examples", None)
         if examples and not quiet:
@@ -181,14 +181,14 @@ def run_push(
         raise Unusable(str(error)) from error
     except PusherError as error:
         raise click.ClickException(str(error)) from error
-    exit_with(result, report, quiet=quiet, as_json=log_format == "json")
+    exit_with(result, report, html, quiet=quiet, as_json=log_format == "json")
 
 
 def _pipeline(
     source: tuple[str, ...],
     values: dict[str, Any],
     letters: LetterFilter | None,
-    report: str | None,
+    reports: tuple[str | None, str | None],
 ) -> Pipeline:
     from pusher.pipeline import Pipeline  # noqa: PLC0415
     from pusher.sources import open_source  # noqa: PLC0415
@@ -202,7 +202,7 @@ def _pipeline(
         formats=settings.formats,
     )
     others = (settings.dead_letters, *([settings.checkpoint] if settings.checkpoint else ()))
-    check_report(report, {*opened.paths, *(path.resolve() for path in others)})
+    check_reports(*reports, {*opened.paths, *(path.resolve() for path in others)})
     return Pipeline(opened, settings)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Unusable",
     "check_folder",
-    "check_report",
+    "check_reports",
     "exit_with",
     "hold_signals",
     "ignore_signals",
     "obey_signals",
     "pass_over_snapshots",
+    "shown_command",
 ]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -48,25 +50,36 @@ def check_folder(flag: str, path: str | Path | None) -> None:
         raise UsageError(f"{flag}: {Path(path).parent} is not a directory")
 
 
-def check_report(path: str | None, taken: Collection[Path] = ()) -> None:
-    """Find out before the run, rather than after it, that its report has nowhere to go.
+def check_reports(path: str | None, html: str | None, taken: Collection[Path] = ()) -> None:
+    """Find out before the run, rather than after it, that its reports have nowhere to go.
 
     Args:
-        path: where it is to go.
+        path: where the JSON is to go.
+        html: where the page is to go.
         taken: files that the run reads or writes.
+
+    Raises:
+        UsageError: a folder does not exist, one is a folder itself, or a file that is taken.
+    """
+    if path != "-":
+        _check_target("--report", path, taken)
+    also_taken = {Path(path).resolve()} if path not in {None, "-"} and path else set()
+    _check_target("--html", html, {*taken, *also_taken})
+
+
+def _check_target(flag: str, path: str | None, taken: Collection[Path]) -> None:
+    """Find out whether a file can be written that nothing else is written to.
 
     Raises:
         UsageError: its folder does not exist, it is a folder itself, or a file that is taken.
     """
     from pusher.errors import UsageError  # noqa: PLC0415
 
-    if path == "-":
-        return
-    check_folder("--report", path)
+    check_folder(flag, path)
     if path is not None and (not path or Path(path).is_dir()):
-        raise UsageError(f"--report: {path!r} is a directory")
+        raise UsageError(f"{flag}: {path!r} is a directory")
     if path is not None and Path(path).resolve() in taken:
-        raise UsageError("--report needs a file of its own")
+        raise UsageError(f"{flag} needs a file of its own")
 
 
 class Unusable(click.ClickException):
@@ -141,10 +154,21 @@ def ignore_signals() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -> None:
-    """Print the summary and the report, and end with the report's exit code."""
+def exit_with(
+    report: Report, path: str | None, html: str | None, *, quiet: bool, as_json: bool
+) -> None:
+    """Print the summary and the reports, and end with the report's exit code.
+
+    Args:
+        report: of the run.
+        path: where its JSON goes; - is stdout.
+        html: where its page goes. That the page cannot be written is only warned about.
+        quiet: no summary of a run that went well.
+        as_json: the summary is a line of a log.
+    """
     from pusher.cli.summary import summary  # noqa: PLC0415
 
+    report = _with_command(report)
     exit_code = report.exit_code
     if as_json:
         level = logging.ERROR if exit_code else logging.INFO
@@ -167,5 +191,48 @@ def exit_with(report: Report, path: str | None, *, quiet: bool, as_json: bool) -
         exit_code = 3
         if path == "-":
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if html is not None:
+        _write_page(report, html)
     ignore_signals()
     sys.exit(exit_code)
+
+
+def _write_page(report: Report, html: str) -> None:
+    from pusher.errors import DiskError  # noqa: PLC0415
+    from pusher.page_file import write_page  # noqa: PLC0415
+
+    try:
+        write_page(report, Path(html))
+    except DiskError as error:
+        _log.warning("--html: the page was not written: %s", error)
+
+
+def _with_command(report: Report) -> Report:
+    """Say in the report which command this is, without its secrets."""
+    import msgspec  # noqa: PLC0415
+
+    run = msgspec.structs.replace(report.run, command=shown_command(sys.argv[1:]))
+    return msgspec.structs.replace(report, run=run)
+
+
+def shown_command(arguments: Sequence[str]) -> str:
+    """A command line that may be shown to others: no secret is in it.
+
+    Args:
+        arguments: as they were given, without the name of the command.
+    """
+    from pusher import masking  # noqa: PLC0415
+
+    parts = ["pusher"]
+    flag = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if flag:
+            parts.append(masking.shown(flag, argument))
+            flag = ""
+        elif name.startswith("--") and equals:
+            parts.append(f"{name}={masking.shown(name[2:], value)}")
+        else:
+            parts.append(masking.shown("", argument))
+            flag = argument[2:] if argument.startswith("--") else ""
+    return shlex.join(parts)

@@ -259,6 +259,11 @@ def output_options(command: Command) -> Command:
             help="Write the JSON report there; - is stdout.",
         ),
         option(
+            "--html",
+            metavar="FILE",
+            help="Write the report for people there: one page with plots, that needs no network.",
+        ),
+        option(
             "-q",
             "--quiet",
             is_flag=True,
