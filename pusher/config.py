@@ -193,23 +193,10 @@ class Settings:
 
     def shown(self) -> dict[str, str | int | float | bool | list[str] | None]:
         """The settings by their names, for a report. Of what may be secret: whether it is set."""
-        shown: dict[str, str | int | float | bool | list[str] | None] = {}
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if one.repr and isinstance(value, (str, Path)):
-                shown[one.name] = masking.shown("", printable(str(value)))
-            elif one.repr and isinstance(value, (int, float, bool, NoneType)):
-                # JSON has no infinity.
-                shown[one.name] = value if value is None or isfinite(value) else None
-            elif one.repr and isinstance(value, frozenset):
-                shown[one.name] = sorted(map(printable, value))
-            elif one.repr and isinstance(value, (SampleSize, RejectedMax)):
-                shown[one.name] = (
-                    f"{value.rate * 100:g}%" if value.rate is not None else value.count
-                )
-            else:
-                shown[one.name] = bool(value)
-        return shown
+        return {
+            one.name: _shown(getattr(self, one.name)) if one.repr else bool(getattr(self, one.name))
+            for one in fields(self)
+        }
 
     def transport_options(self) -> dict[str, Any]:
         """The keyword arguments of an `HttpTransport`."""
@@ -225,3 +212,21 @@ class Settings:
             "headers": self.headers,
             "proxy": self.proxy,
         }
+
+
+def _shown(value: object) -> str | int | float | bool | list[str] | None:
+    """A value that is no secret; of what is no plain value, whether it is set."""
+    if isinstance(value, (str, Path)):
+        return masking.shown("", printable(str(value)))
+    if isinstance(value, float):
+        return value if isfinite(value) else None  # JSON has no infinity.
+    if isinstance(value, (int, NoneType)):
+        return value
+    if isinstance(value, frozenset):
+        return sorted(map(printable, value))
+    if isinstance(value, (SampleSize, RejectedMax)):
+        return value.count if value.rate is None else f"{value.rate * 100:g}%"
+    if isinstance(value, Formats):
+        parts = (value.file_format, value.change, "mapped" if value.mapping else None)
+        return ", ".join(part for part in parts if part) or "auto"
+    return bool(value)

@@ -333,7 +333,7 @@ def _confirmation(report: Report) -> str:
             tuple(_name(example.get(key) or "") for key in _EXAMPLE_KEYS)
             for example in found.examples
         ]
-        heads = ("Type of error", "Store", "Type", "Id", "Details")
+        heads = ("Type of error", "Store", "Type", "Id", "&Details")
         text += _table("Examples of objects that failed", heads, rows_of)
     return _section("Confirmation", text)
 
@@ -348,16 +348,18 @@ def _rejected(report: Report) -> str:
         text += f"<p>{report.messages.rejected:,} messages were rejected.{where}</p>"
         text += _counts("Rejected by reason", "Reason", report.rejected)
     if report.rejected_examples:
+        has_status = any(one.status is not None for one in report.rejected_examples)
         rows = [
             (
                 _code(one.reason),
-                "" if one.status is None else str(one.status),
-                f"{_name(one.source)}, line {one.line:,}",
+                *(("" if one.status is None else str(one.status),) if has_status else ()),
+                _name(one.source),
+                f"{one.line:,}",
                 _name(one.detail),
             )
             for one in report.rejected_examples
         ]
-        heads = ("Reason", "Status", "Where", "Detail")
+        heads = ("Reason", *(("Status",) if has_status else ()), "Source", "#Line", "&Detail")
         text += _table("The first of each reason", heads, rows)
     if report.skipped:
         text += _counts("Skipped by rule", "Rule", report.skipped)
@@ -392,7 +394,7 @@ def _requests(report: Report) -> str:
         row = [f"{value:,.1f}" if value is not None else "" for value in values]
         heads = ("#50 %", "#90 %", "#99 %", "#99.9 %", "#max")
         text += _table("Latency of accepted requests, ms", heads, [row])
-    return _section("Requests", text)
+    return _section("Requests", f'<div class="pair">{text}</div>')
 
 
 def _lanes(report: Report) -> str:
@@ -447,17 +449,20 @@ def _code(text: object) -> str:
 
 
 def _table(caption: str, heads: Sequence[str], rows: Rows, *, is_sortable: bool = False) -> str:
-    """A table of cells that are HTML already. The heads of columns of numbers begin with #."""
-    kinds = [' class="number"' if head.startswith("#") else "" for head in heads]
+    """A table of cells that are HTML already.
+
+    The heads of columns of numbers begin with #, of columns of long texts with &.
+    """
+    kinds = [_KINDS.get(head[0], "") for head in heads]
     head = "".join(
-        f'<th scope="col"{kind}>{name.removeprefix("#") or "Number"}</th>'
+        f'<th scope="col"{kind}>{name.lstrip("#&") or "Number"}</th>'
         for name, kind in zip(heads, kinds, strict=True)
     )
     body = "".join(
         "<tr>" + "".join(map(_cell, row, kinds, [is_sortable] * len(kinds))) + "</tr>"
         for row in rows
     )
-    more = " data-sortable" if is_sortable else ""
+    more = " data-sortable" if is_sortable else ' class="narrow"' if len(heads) == 2 else ""
     around = ' class="scroll tall" tabindex="0" role="region" aria-label="Table"'
     around = around if is_sortable else ' class="scroll"'
     return (
@@ -466,8 +471,11 @@ def _table(caption: str, heads: Sequence[str], rows: Rows, *, is_sortable: bool 
     )
 
 
+_KINDS = {"#": ' class="number"', "&": ' class="long"'}
+
+
 def _cell(value: str, kind: str, is_sortable: bool) -> str:  # noqa: FBT001 - mapped over columns
-    number = f' data-value="{value.replace(",", "")}"' if kind and is_sortable else ""
+    number = f' data-value="{value.replace(",", "")}"' if "number" in kind and is_sortable else ""
     return f"<td{kind}{number}>{value}</td>"
 
 

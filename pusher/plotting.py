@@ -106,7 +106,8 @@ def strip(title: str, spans: Sequence[Span], *, end_s: float) -> str:
 
 def bar_of_shares(title: str, shares: Sequence[tuple[str, str, float]]) -> str:
     """Shares that make up a whole, as one bar: (class, name, share)."""
-    parts = [f'<svg viewBox="0 0 1000 36" role="img" aria-label="{escape(title)}" class="shares">']
+    label = f'role="img" aria-label="{escape(title)}"'
+    parts = [f'<svg class="shares" viewBox="0 0 1000 36" preserveAspectRatio="none" {label}>']
     x = 0.0
     for kind, name, share in shares:
         width = 1_000 * share

@@ -84,7 +84,8 @@ class Watcher:
                 )
             )
         self.accounting.observe(constraint, now_s)
-        self._forecast.update(watched.share_done if watched.is_pushing else None, now_s)
+        is_underway = watched.is_pushing and not tally.waits.is_processing
+        self._forecast.update(watched.share_done if is_underway else None, now_s)
         watched.limited_by = self.accounting.lately if watched.is_pushing else None
         watched.left_s = self._forecast.left_s
         self.series.add(
