@@ -55,7 +55,8 @@ def line_plot(title: str, at_s: Sequence[float], lines: Sequence[Line], *, end_s
         end_s: the end of the time axis.
     """
     values = [value for line in lines for value in line.values if value is not None]
-    ticks = _count_ticks(max(values, default=0.0))
+    are_counts = all(value == int(value) for value in values)
+    ticks = _ticks(max(values, default=0.0), least_step=1.0 if are_counts else 0.0)
     top = ticks[-1]
 
     def x(seconds: float) -> float:
@@ -153,13 +154,14 @@ def _time_axis(end_s: float, height: int) -> Iterator[str]:
         )
 
 
-def _count_ticks(largest: float) -> list[float]:
-    """Three to six round numbers from 0 to no less than the largest value."""
+def _ticks(largest: float, *, least_step: float) -> list[float]:
+    """Two to six round numbers from 0 to no less than the largest value."""
     if largest <= 0:
         return [0.0, 1.0]
     exact = largest / 4
     size = 10.0 ** floor(log10(exact))
     step = next(size * one for one in (1, 2, 2.5, 5, 10) if size * one >= exact * 0.999)
+    step = max(step, least_step)
     return [step * number for number in range(ceil(largest / step * 0.999) + 1)]
 
 
