@@ -32,8 +32,17 @@ def test_rates_are_those_of_the_time_that_was_looked_at() -> None:
     for tenth in range(1, 21):
         series.add(look(tenth / 10, delivered=tenth * 50))
     columns = series.report()
-    assert columns.at_s == [0.9, 1.9, 2.0]
-    assert columns.messages_per_s == [500.0, 500.0, 500.0]
+    assert columns.at_s == [0.9, 2.0]
+    assert columns.messages_per_s == [500.0, 500.0]
+
+
+def test_a_last_moment_makes_no_peak() -> None:
+    series = Series(width_s=1.0)
+    series.add(look(0.9, delivered=90))
+    series.add(look(1.9, delivered=190))
+    series.add(look(2.01, delivered=390))
+    assert series.report().messages_per_s == [100.0, pytest.approx(300 / 1.11, abs=0.1)]
+    assert len(series) == 3
 
 
 def test_a_time_in_which_nobody_looked_makes_no_peak() -> None:
@@ -78,7 +87,8 @@ def test_points_are_merged_when_there_are_too_many() -> None:
         series.add(look(float(second), delivered=second * 10, held_bytes=second))
     columns = series.report()
     assert series.width_s == 16.0
-    assert len(series) == len(columns.at_s) == 7
+    assert len(series) == 7
+    assert len(columns.at_s) == 6  # The last one had begun only just.
     assert columns.at_s[-1] == 100.0
     assert set(columns.messages_per_s) == {10.0}
     assert columns.held_bytes[-1] == 100

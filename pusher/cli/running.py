@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+_BEFORE_HOST = re.compile(r"(?<=://)\S*(?=@)")
 
 _log = logging.getLogger("pusher")
 
@@ -225,7 +228,8 @@ def shown_command(arguments: Sequence[str]) -> str:
 
     parts = ["pusher"]
     flag = ""
-    for argument in arguments:
+    # A password in an address may have a slash in it, which it should not.
+    for argument in (_BEFORE_HOST.sub(masking.MASK, one) for one in arguments):
         name, equals, value = argument.partition("=")
         if flag:
             parts.append(masking.shown(flag, argument))
