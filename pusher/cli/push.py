@@ -52,6 +52,12 @@ Examples:
   pusher push 'kafka://h1:9092,h2:9092/orders?group=hubspot' --url https://bridge.example
   export PUSHER_URL=http://127.0.0.1:8080
   zcat old.ndjson.gz | pusher push --store shop-1 --type PRODUCT --report - | jq .messages
+  pusher push export/ --url https://bridge.example --token-file token --html run.html
+
+\b
+Signals:
+  INT, TERM  read no more, deliver what was read, report; a second one leaves at once
+  USR1       say on stderr how the run is, and what limits it
 
 \b
 Exit codes:
