@@ -158,6 +158,7 @@ VALUES: dict[str, str | None] = {
     "--confirm-timeout": "10s",
     "--dead-letters": "letters.ndjson",
     "--report": "report.json",
+    "--html": "report.html",
     "--progress": "never",
     "--quiet": None,
     "--verbose": None,

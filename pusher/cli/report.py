@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pusher.cli.connection import option, printed
+from pusher.cli.connection import printed
 
 __all__ = ["command"]
 
@@ -23,7 +23,7 @@ Examples:
 
 @click.command(epilog=_EPILOG)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@option(
+@click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="OUT",
