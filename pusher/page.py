@@ -77,8 +77,8 @@ def page_of(report: Report, *, style: str, script: str) -> str:
     delivered, read = report.messages.delivered, report.messages.read
     title = f"pusher: {shown(report.outcome)}, {delivered:,} of {read:,} messages"
     footer = (
-        f"Written by pusher {shown(report.run.version)}. Times are UTC; latencies are of accepted"
-        " requests, without the time in our own queue."
+        f"Written by pusher {shown(report.run.version)}. Latencies are of accepted requests,"
+        " without the time in our own queue."
     )
     sections = (
         _warnings(report),
@@ -142,7 +142,7 @@ def _header(report: Report) -> str:
     messages, confirmation = report.messages, report.confirmation
     kind, word = _OUTCOMES.get(report.outcome, ("warn", report.outcome))
     began = report.run.started_at.replace("T", " ").removesuffix("+00:00")
-    when = f"Began {shown(began)}, took {_time(report.elapsed_s)}. " if began else ""
+    when = f"Began {shown(began)} UTC, took {_time(report.elapsed_s)}. " if began else ""
     tiles = [
         ("Delivered", f"{messages.delivered:,}", f"{report.messages_per_s:,.0f} a second", ""),
         ("Read", f"{messages.read:,}", _size(report.bytes.read), ""),
@@ -256,6 +256,7 @@ def _over_time(report: Report) -> str:
     figures = [
         _figure(title, unit, lines, line_plot(title, series.at_s, lines, end_s=end_s))
         for title, unit, lines in plots
+        if any(value is not None for line in lines for value in line.values)
     ]
     spans = list(_spans(series))
     if spans:

@@ -34,6 +34,9 @@ LINE_EVERY_S = 5.0
 BAR_EVERY_S = 0.2
 RATE_OVER_S = 5.0
 
+WIDE_COLUMNS = 130
+"""From here on the bar has all its words in one line."""
+
 _log = logging.getLogger("pusher")
 
 
@@ -205,19 +208,16 @@ async def show_bar(watched: Watched) -> None:
         with progress:
             task = progress.add_task(watched.stage, total=None, share="", counts="")
             while True:
-                share = watched.share_read
+                share, outlook = watched.share_read, ", ".join(outlook_of(watched))
+                counts = _counts(watched.tally, rate.update(watched.tally.delivered))
+                between = ", " if progress.console.width >= WIDE_COLUMNS else "\n"
                 progress.update(
                     task,
                     description=watched.stage,
                     total=None if share is None else 1.0,
                     completed=share or 0.0,
                     share="" if share is None else f"{share:4.0%}",
-                    counts=", ".join(
-                        (
-                            _counts(watched.tally, rate.update(watched.tally.delivered)),
-                            *outlook_of(watched),
-                        )
-                    ),
+                    counts=counts + (between + outlook if outlook else ""),
                 )
                 progress.refresh()
                 await anyio.sleep(BAR_EVERY_S)

@@ -133,8 +133,10 @@ class _WorkClock:
         return (worked_s - before_s) / (now_s - since_s) if now_s > since_s else 0.0
 
     def _worked_s(self) -> float:
+        worked_s = time.thread_time()
         if self._descriptor is not None:
             with suppress(OSError, ValueError):
                 on_ns, ready_ns, _ = os.pread(self._descriptor, 100, 0).split()
-                return (int(on_ns) + int(ready_ns)) / 1e9
-        return time.thread_time()
+                # Some kernels have the file, but only zeros in it.
+                worked_s = max(worked_s, (int(on_ns) + int(ready_ns)) / 1e9)
+        return worked_s

@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 from aiohttp import web
 from fakes.command import PUSHER, ended, message, ndjson, running_bridge, starting
 from fakes.endpoint import Endpoint, Request, accept, until
+
+from pusher.constraint import Constraint
 
 PUSH = ("--confirm", "0", "--report", "-", "--no-preflight", "--concurrency", "2")
 
@@ -135,6 +138,26 @@ async def test_a_reader_that_has_gone_does_no_harm_either(
         held.let_go()
         result = await ended(process, within_s=20)
     assert result.counts() == (2_000, 2_000, 0, 0)
+
+
+async def test_the_metrics_have_the_seconds_of_each_limit(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    held = Held(endpoint)
+    async with pushing(endpoint, tmp_path, "--metrics-port", "0") as process:
+        (line,) = await read_until(process, "pusher: metrics on ")
+        await held.until_busy()
+        url = line.removeprefix("pusher: metrics on ")
+        bound = re.compile(r'^pusher_limited_by_seconds_total\{constraint="(\w+)"\} (\S+)$', re.MULTILINE)
+        seconds: dict[str, float] = {}
+        async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+            while seconds.get("endpoint", 0) < 0.1:
+                async with session.get(url) as answer:
+                    found = bound.findall(await answer.text())
+                seconds = {name: float(value) for name, value in found}
+        assert set(seconds) == {constraint.value for constraint in Constraint}
+        held.let_go()
+        assert (await ended(process, within_s=20)).code == 0
 
 
 async def test_an_import_that_waits_to_be_asked_says_so(tmp_path: Path) -> None:
