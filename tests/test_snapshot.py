@@ -148,7 +148,8 @@ async def test_the_metrics_have_the_seconds_of_each_limit(
         (line,) = await read_until(process, "pusher: metrics on ")
         await held.until_busy()
         url = line.removeprefix("pusher: metrics on ")
-        bound = re.compile(r'^pusher_limited_by_seconds_total\{constraint="(\w+)"\} (\S+)$', re.MULTILINE)
+        name = r'^pusher_limited_by_seconds_total\{constraint="(\w+)"\}'
+        bound = re.compile(name + r" (\S+)$", re.MULTILINE)
         seconds: dict[str, float] = {}
         async with aiohttp.ClientSession() as session, asyncio.timeout(20):
             while seconds.get("endpoint", 0) < 0.1:
