@@ -247,13 +247,14 @@ class Pipeline:
                     await self._push(transport, confirmer)
                 await self._leave()
                 beside.cancel_scope.cancel()
-            if self._unusable is not None:
-                raise self._unusable
             pushed_s = time.monotonic() - self._started_s
-            await self._confirm(confirmer)
-            halt = self._verdict()
-            halt = await self._last_checkpoint(halt)
+            halt: Halt | None = None
+            if self._unusable is None:
+                await self._confirm(confirmer)
+                halt = await self._last_checkpoint(self._verdict())
             beyond.cancel_scope.cancel()
+        if self._unusable is not None:
+            raise self._unusable  # Here no task group wraps it.
         return self._report(halt, pushed_s, confirmer.trouble)
 
     async def _leave(self) -> None:
