@@ -8,20 +8,19 @@ from pathlib import Path
 import click
 
 from pusher.cli.connection import printed
+from pusher.cli.naming import Apart
 
 __all__ = ["command"]
 
 _EPILOG = """
 \b
 Examples:
-  pusher push export/ --url http://127.0.0.1:8080 --report run.json
-  pusher report run.json
-  pusher report run.json --html run.html
-  ssh host cat run.json | pusher report - --html run.html
+  pusher push export/ --url http://127.0.0.1:8080 --report run.json && pusher report run.json
+  pusher push export/ --url http://127.0.0.1:8080 --report - | pusher report - --html run.html
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command("report", cls=Apart, epilog=_EPILOG)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option(
     "--html",

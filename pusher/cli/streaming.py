@@ -261,6 +261,7 @@ def output_options(command: Command) -> Command:
         option(
             "--html",
             metavar="FILE",
+            type=click.Path(),
             help="Write the report for people there: one page with plots, that needs no network.",
         ),
         option(
