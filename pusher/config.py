@@ -22,6 +22,8 @@ from pusher.transport import checked_url, is_loopback
 __all__ = ["Settings"]
 
 RATE_MAX = 1_000_000
+SAMPLE_FILE = "pusher.sample.ndjson"
+
 STATUS_POLLS_PER_S = 9.0
 """HubSpot's clients keep to nine requests a second; the limit was ten ("Get sync status")."""
 
@@ -104,6 +106,11 @@ class Settings:
     confirm_rate: float | None = None
     """Status polls a second; None is 9 a second, or no limit on loopback."""
     confirm_timeout_s: float = 60.0
+    confirm_long: bool = False
+    """All may be confirmed however long it takes."""
+    sample_out: Path | None = None
+    """Where what is to be confirmed is written, for `pusher confirm`. Where all is, there is always
+    such a file."""
     confirm_window_s: float = 300.0
     """A run over topics confirms a sample of each stretch of so much time."""
 
@@ -115,6 +122,8 @@ class Settings:
     checkpoint: Path | None = None
     """Where a later run goes on from; locked while in use."""
     dead_letters: Path = Path("pusher.dead.ndjson")
+    ledger: Path | None = None
+    """Takes a line for each accepted request; appended to."""
     dead_letters_topic: TopicAddress | None = None
     """Where dead letters go instead of the file."""
     kafka_properties: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -167,6 +176,11 @@ class Settings:
             return self.confirm_rate
         return None if is_loopback(self.url) else STATUS_POLLS_PER_S
 
+    @property
+    def objects_path(self) -> Path | None:
+        """Where all delivered objects are written; None where only a sample is confirmed."""
+        return (self.sample_out or Path(SAMPLE_FILE)) if self.confirm.is_all else None
+
     def check_source(self, source: LineSource | KafkaSource) -> None:
         """See to it that nothing is written into what is read, nor two things into one file.
 
@@ -186,10 +200,29 @@ class Settings:
         letters = self.dead_letters.resolve()
         if letters in source.paths:
             raise UsageError("--dead-letters is a file that is to be read: name another one")
-        if self.checkpoint is not None:
-            checkpoint = self.checkpoint.resolve()
-            if checkpoint == letters or checkpoint in source.paths:
-                raise UsageError("--checkpoint needs a file of its own")
+        taken = {letters, *source.paths}
+        for flag, path in (
+            ("--checkpoint", self.checkpoint),
+            ("--ledger", self.ledger),
+            ("--sample-out", self.objects_path or self.sample_out),
+        ):
+            if path is None:
+                continue
+            if not path.parent.is_dir():
+                raise UsageError(f"{flag}: {path.parent} is not a directory")
+            if path.resolve() in taken:
+                raise UsageError(f"{flag} needs a file of its own")
+            taken.add(path.resolve())
+        self._check_confirmation(source)
+
+    def _check_confirmation(self, source: LineSource | KafkaSource) -> None:
+        if self.sample_out is not None and self.confirm.is_none:
+            raise UsageError("--sample-out has nothing to write with --confirm 0")
+        if isinstance(source, KafkaSource) and (self.sample_out is not None or self.confirm.is_all):
+            raise UsageError(
+                "--sample-out and --confirm all are for files and pipes: topics are confirmed by"
+                " windows of time"
+            )
 
     def shown(self) -> dict[str, str | int | float | bool | list[str] | None]:
         """The settings by their names, for a report. Of what may be secret: whether it is set."""

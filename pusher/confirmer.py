@@ -1,33 +1,35 @@
-"""Ask the bridge what became of the sampled objects ("Get sync status").
+"""Ask the bridge what became of the sampled objects, while the push runs and after it.
 
-It polls under a rate limit of its own, with backoff, while the push runs and after it. It never
-decides what a status means: the sample does.
+Which objects are asked about and what an answer means, the sample decides; how one is asked about
+is the poller's.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import anyio
-import msgspec
-from aiolimiter import AsyncLimiter
 
-from pusher.model import Failure, Transport
-from pusher.protocol import decode_status, error_text, retry_after_s, status_paths
+from pusher.model import Transport
+from pusher.polling import StatusPoller
+from pusher.protocol import SyncStatus
 from pusher.sampling import Sample, SampledObject
-from pusher.stopping import Stopping
+from pusher.stopping import Stopping, cancel_after
 from pusher.windows import Windows
 
 __all__ = ["Confirmer"]
 
-POLLS_AT_ONCE = 32
 BACKOFF_FIRST_S = 0.2
 BACKOFF_FACTOR = 1.6
 BACKOFF_MAX_S = 5.0
-PAUSE_ON_ERROR_S = 2.0
 IDLE_S = 0.1
+
+POLLED_EARLY_FROM_SHARE = 0.5
+"""A place of the reservoir is kept to the end with as much chance as the input is accepted. From
+here on most are, and what is polled now has not to be waited for at the end. Without a rate limit
+there is no wait at the end either: nothing is gained by polling earlier."""
 
 
 class Confirmer:
@@ -50,33 +52,37 @@ class Confirmer:
         rng: random.Random,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._transport = transport
         self._sample = sample
-        self._rate = rate
-        self._limiter = AsyncLimiter(1, 1 / rate) if rate else None
+        self._poller = StatusPoller(transport, rate=rate, rng=rng, now_s=now_s)
         self._rng = rng
         self._now_s = now_s
-        self._paused_until_s = 0.0
-        self._path_order: int | None = None
-        self.trouble: str | None = None
-        """Why nothing can be confirmed, where the endpoint refuses to say."""
 
-    async def watch(self) -> None:
-        """Poll what is due, for ever: runs beside the push, which cancels it."""
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be confirmed, where the endpoint refuses to say."""
+        return self._poller.trouble
+
+    @property
+    def polls(self) -> int:
+        """Requests so far."""
+        return self._poller.polls
+
+    async def watch(self, share_accepted: Callable[[], float | None]) -> None:
+        """Poll what is due, for ever: runs beside the push, which cancels it.
+
+        Args:
+            share_accepted: how much of the input is, 0 to 1; None where that is not known.
+        """
+        started_s = self._now_s()
         while self.trouble is None:
-            await self._poll_due(deadline_s=None)
+            await self._poll_due(self._likely_to_stay(started_s, share_accepted()), deadline_s=None)
             await anyio.sleep(IDLE_S)
 
     async def finish_unless(self, stopping: Stopping, timeout_s: float) -> bool:
         """The same as `finish`, but false as well when the run is to end meanwhile."""
         is_finished = False
-
-        async def give_up(waiting: anyio.CancelScope) -> None:
-            await stopping.reading_ended()
-            waiting.cancel()
-
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(give_up, tasks.cancel_scope)
+            tasks.start_soon(cancel_after, stopping.reading_ended, tasks.cancel_scope)
             is_finished = await self.finish(timeout_s)
             tasks.cancel_scope.cancel()
         return is_finished
@@ -87,75 +93,50 @@ class Confirmer:
         The rate limit may need longer than that for one round: the round is then given its time.
         """
         pending = self._sample.pending()
-        now_s = self._now_s()
-        deadline_s = now_s + timeout_s + (len(pending) / self._rate if self._rate else 0.0)
+        now_s, rate = self._now_s(), self._poller.rate
+        deadline_s = now_s + timeout_s + (len(pending) / rate if rate else 0.0)
         for member in pending:
             member.next_poll_s = min(member.next_poll_s, now_s)
-        while self._sample.pending() and self.trouble is None:
+        while (pending := self._sample.pending()) and self.trouble is None:
             if self._now_s() >= deadline_s:
                 return False
-            await self._poll_due(deadline_s)
+            await self._poll_due(pending, deadline_s)
             await anyio.sleep(min(IDLE_S, max(0.0, deadline_s - self._now_s())))
         return self.trouble is None
 
-    async def _poll_due(self, deadline_s: float | None) -> None:
+    def _likely_to_stay(self, started_s: float, share: float | None) -> list[SampledObject]:
+        """The pending objects of which most will still be in the sample at the end."""
+        if isinstance(self._sample, Windows):
+            return self._sample.pending()
+        if self._poller.rate and share is not None and share >= POLLED_EARLY_FROM_SHARE:
+            return self._sample.pending()
+        return self._sample.lasting(started_s, self._now_s(), is_endless=share is None)
+
+    async def _poll_due(self, members: Sequence[SampledObject], deadline_s: float | None) -> None:
         now_s = self._now_s()
-        if now_s < self._paused_until_s:
+        if self._poller.pause_s:
             return
-        due = [member for member in self._sample.pending() if member.next_poll_s <= now_s]
+        due = [member for member in members if member.next_poll_s <= now_s]
         due.sort(key=lambda member: member.next_poll_s)
         queue = iter(due)
         async with anyio.create_task_group() as tasks:
-            for _ in range(min(POLLS_AT_ONCE, len(due))):
+            for _ in range(min(self._poller.at_once, len(due))):
                 tasks.start_soon(self._poll_each, queue, deadline_s)
 
     async def _poll_each(self, queue: Iterator[SampledObject], deadline_s: float | None) -> None:
         for member in queue:
-            if self._limiter is not None:
-                await self._limiter.acquire()
-            now_s = self._now_s()
-            is_over = deadline_s is not None and now_s >= deadline_s
-            if is_over or self.trouble is not None or now_s < self._paused_until_s:
+            has_turn = await self._poller.turn()
+            is_over = deadline_s is not None and self._now_s() >= deadline_s
+            if not has_turn or is_over:
                 return
-            await self._poll(member)
+            if member.is_member:  # It may have lost its place while it waited.
+                await self._poll(member)
 
     async def _poll(self, member: SampledObject) -> None:
         accepted = member.accepted
         backoff_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * BACKOFF_FACTOR**member.polls)
         member.polls += 1
         member.next_poll_s = self._now_s() + backoff_s * self._rng.uniform(0.8, 1.2)
-        body = await self._ask(member)
-        if body is None or member.accepted != accepted:
-            return  # Not known yet, or a later message of the object was accepted meanwhile.
-        try:
-            status = decode_status(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return  # Whatever this is, it does not say that the object was processed.
-        member.judge(status)
-
-    async def _ask(self, member: SampledObject) -> bytes | None:
-        """The status of an object, or None as long as the bridge has none.
-
-        Until one order of the path has answered 200, every 400 or 404 is asked again in the other.
-        """
-        paths = status_paths(member.accepted.lane, member.accepted.external_id)
-        orders = (0, 1) if self._path_order is None else (self._path_order,)
-        for order in orders:
-            answer = await self._transport.request("GET", paths[order])
-            if isinstance(answer, Failure):
-                self._pause(PAUSE_ON_ERROR_S)
-                return None
-            if answer.status == 200:
-                self._path_order = order
-                return answer.body
-            if answer.status in {401, 403}:
-                self.trouble = f"the endpoint does not show sync status: {error_text(answer)}"
-                return None
-            if answer.status not in {400, 404}:
-                asked_s = retry_after_s(answer, now_s=time.time())
-                self._pause(max(asked_s, PAUSE_ON_ERROR_S))
-                return None
-        return None
-
-    def _pause(self, pause_s: float) -> None:
-        self._paused_until_s = max(self._paused_until_s, self._now_s() + pause_s)
+        status = await self._poller.ask(accepted.lane, accepted.external_id)
+        if isinstance(status, SyncStatus) and member.accepted == accepted:
+            member.judge(status)  # Otherwise a later message of the object was accepted meanwhile.

@@ -377,6 +377,11 @@ class Delivery:
     accepted_at_ms: int
     """The bridge's own clock when it answered (its Date header), epoch milliseconds."""
     latency_s: float
+    status: int = 204
+    request: int = 0
+    """The number of the request in the run, from 1; 0 where nobody counts."""
+    attempt: int = 1
+    """How often this batch or part had been sent by then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""A door that asks again where the next answer may be better. It knows no endpoint."""
+"""Doors that wait: for the next answer, which may be better, or for their turn.
+
+They know no endpoint.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import time
 from collections.abc import Callable
 
 import anyio
+from aiolimiter import AsyncLimiter
 
 from pusher.model import Answer, Failure, Transport, Verdict
 from pusher.protocol import retry_after_s, verdict_of
 from pusher.retrying import RetryPolicy
 
-__all__ = ["PatientTransport"]
+__all__ = ["PacedTransport", "PatientTransport"]
 
 
 class PatientTransport:
@@ -54,3 +58,24 @@ class PatientTransport:
             if self._policy.is_enough(attempt) or asked_wait_s > self._policy.longest_wait_s:
                 return answer
             await anyio.sleep(self._policy.delay_s(attempt, asked_wait_s, self._rng))
+
+
+class PacedTransport:
+    """A transport that sends so many requests a second at most.
+
+    Args:
+        transport: the door.
+        rate: requests a second, or None for no limit.
+    """
+
+    def __init__(self, transport: Transport, rate: float | None) -> None:
+        self._transport = transport
+        self._limiter = AsyncLimiter(1, 1 / rate) if rate else None
+
+    async def request(
+        self, method: str, path: str, *, query: str = "", body: bytes | None = None
+    ) -> Answer | Failure:
+        """Send a request when its turn has come (see `Transport`)."""
+        if self._limiter is not None:
+            await self._limiter.acquire()
+        return await self._transport.request(method, path, query=query, body=body)

@@ -7,6 +7,7 @@ chunks; a batch waits for its turn at the endpoint, and everything else is a pla
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 import uuid
@@ -16,10 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 from aiolimiter import AsyncLimiter
+from anyio.abc import TaskGroup
+from msgspec import structs
 
+from pusher.accounting import LONG_S, Accounting
 from pusher.admission import Admission
 from pusher.batching import Batcher
+from pusher.bookkeeping import Books
 from pusher.checkpointing import Checkpointer
 from pusher.committing import Committer
 from pusher.config import Settings
@@ -39,9 +45,17 @@ from pusher.model import (
 )
 from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
-from pusher.report import PhaseReport, Report, RunFacts, compose_report, why_parked
+from pusher.report import (
+    Confirmation,
+    PhaseReport,
+    Report,
+    RunFacts,
+    compose_report,
+    why_parked,
+)
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
+from pusher.sample_file import DeliveredObjects, SampleFile, write_sample
 from pusher.sampling import Sample
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
@@ -55,6 +69,8 @@ from pusher.watermark import Ledger
 from pusher.windows import Windows, confirmation_of
 
 __all__ = ["Pipeline", "push"]
+
+SHOW_EVERY_S = 1.0
 
 _log = logging.getLogger("pusher")
 
@@ -116,7 +132,7 @@ class Pipeline:
             self.tally, source, passes=len(ASSOCIATION_ORDER) if settings.phases else 1
         )
         self.run_id = uuid.uuid4().hex[:16]
-        self._settings = settings
+        self._settings = self.settings = settings
         self._transport = transport
         self._errand = errand
         self._rng = random.Random(settings.seed)
@@ -141,6 +157,13 @@ class Pipeline:
         )
         self._dead_letters = self._letters_topic or self._letters_file
         self._admission = Admission(settings.concurrency)
+        self._books = (
+            None
+            if settings.dry_run
+            else Books.of(
+                settings.ledger, settings.objects_path, self.run_id, self._ledger, time.time
+            )
+        )
         self._settlement = Settlement(
             ledger=self._ledger,
             tally=self.tally,
@@ -148,6 +171,7 @@ class Pipeline:
             sample=self._windows or self._sample,
             dead_letters=None if settings.dry_run else self._dead_letters,
             stopping=self.stopping,
+            books=self._books,
             errand=errand,
             rejected_max=settings.max_rejected,
             remembers_last=settings.phases,
@@ -172,6 +196,9 @@ class Pipeline:
         self._is_complete = False
         self._started_s = 0.0
         self._started_at = ""
+        self._confirmation: Confirmation | None = None
+        self.declined_s: float | None = None
+        """All were to be confirmed, which was not begun as it takes so long, at least."""
 
     def vitals(self) -> Vitals:
         """How the run is at the moment."""
@@ -204,6 +231,9 @@ class Pipeline:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
+            if self._books is not None:
+                stack.callback(self._books.close)
+                self._books.open()
             if self._settings.checkpoint is not None and isinstance(self.source, LineSource):
                 keeper = Checkpointer.open(
                     self._settings.checkpoint,
@@ -213,6 +243,7 @@ class Pipeline:
                     tally=self.tally,
                     sample=self._sample,
                     dead_letters=self._letters_file,
+                    books=self._books,
                     concurrency=self._settings.concurrency,
                     stopping=self.stopping,
                 )
@@ -233,16 +264,7 @@ class Pipeline:
             beyond = await stack.enter_async_context(anyio.create_task_group())
             beyond.start_soon(self._watcher.keep, self._admission, self._started_s)
             async with anyio.create_task_group() as beside:
-                if not self._settings.confirm.is_none:
-                    beside.start_soon(confirmer.watch)
-                    if self._windows is not None:
-                        beside.start_soon(self._windows.keep)
-                if self._checkpointer is not None and not self._settings.dry_run:
-                    beside.start_soon(self._checkpointer.keep)
-                if self._checkpointer is not None or self._live is not None:
-                    self._room.max_lag_bytes = self._settings.max_lag_bytes
-                if self._committer is not None and not self._settings.dry_run:
-                    beside.start_soon(self._committer.keep)
+                self._start_keepers(beside, confirmer)
                 if await self._is_welcome(transport):
                     await self._push(transport, confirmer)
                 await self._leave()
@@ -250,12 +272,34 @@ class Pipeline:
             pushed_s = time.monotonic() - self._started_s
             halt: Halt | None = None
             if self._unusable is None:
-                await self._confirm(confirmer)
-                halt = await self._last_checkpoint(self._verdict())
+                await self._confirm(transport, confirmer)
+                halt = await self._close_books(self._verdict())
             beyond.cancel_scope.cancel()
         if self._unusable is not None:
             raise self._unusable  # Here no task group wraps it.
         return self._report(halt, pushed_s, confirmer.trouble)
+
+    def _start_keepers(self, beside: TaskGroup, confirmer: Confirmer) -> None:
+        """Start what goes on beside the push: polls, checkpoints, commits, books."""
+        if not self._settings.confirm.is_none:
+            beside.start_soon(confirmer.watch, self._share_accepted)
+            if self._windows is not None:
+                beside.start_soon(self._windows.keep)
+        if self._checkpointer is not None and not self._settings.dry_run:
+            beside.start_soon(self._checkpointer.keep)
+        if self._checkpointer is not None or self._live is not None:
+            self._room.max_lag_bytes = self._settings.max_lag_bytes
+        if self._books is not None:
+            beside.start_soon(self._books.keep, self.stopping)
+        if self._committer is not None and not self._settings.dry_run:
+            beside.start_soon(self._committer.keep)
+
+    def _share_accepted(self) -> float | None:
+        """How much of the input has been accepted, at a guess; None where its size is not known."""
+        share_read, tally = self.view.share_read, self.tally
+        if share_read is None:
+            return None
+        return share_read * (tally.delivered / tally.read) if tally.read else 0.0
 
     async def _leave(self) -> None:
         """Commit what a live source has delivered, and leave its group, before the confirmation."""
@@ -376,14 +420,62 @@ class Pipeline:
         self._phases.append(PhaseReport(sorted(object_types), delivered, is_processed, waited_s))
         return is_last or not self.stopping.is_reading_over
 
-    async def _confirm(self, confirmer: Confirmer) -> None:
-        """Confirm the sample, unless the run ended early or a person stops waiting."""
-        if self._settings.confirm.is_none:
+    async def _confirm(self, transport: Transport, confirmer: Confirmer) -> None:
+        """Confirm the sample or all, unless the run ended early or a person stops waiting."""
+        settings = self._settings
+        objects = self._books.objects if self._books is not None else None
+        if settings.confirm.is_none:
             self._sample.clear()
         elif self._is_complete and self.stopping.halt is None:
             self.view.stage = "confirming"
-            await confirmer.finish_unless(self.stopping, self._settings.confirm_timeout_s)
+            if objects is not None and not objects.is_empty:
+                await self._confirm_all(objects, transport, confirmer)
+            else:
+                await confirmer.finish_unless(self.stopping, settings.confirm_timeout_s)
+            if objects is not None and objects.is_empty and self.tally.resumed:
+                detail = f"{objects.journal.path} does not hold what earlier runs have delivered"
+                known = confirmation_of(self._sample, detail)
+                left = max(0, self.tally.resumed - known.sampled)
+                self._confirmation = structs.replace(known, unconfirmed=known.unconfirmed + left)
         self.view.stage = "done"
+
+    async def _confirm_all(
+        self, objects: DeliveredObjects, transport: Transport, confirmer: Confirmer
+    ) -> None:
+        """Confirm all; the sample only, where nobody has agreed to how long that takes."""
+        settings = self._settings
+        accounting = Accounting(
+            SampleFile(objects.journal),
+            transport,
+            rate=settings.status_rate,
+            rng=self._rng,
+            of_portal=settings.api_key is not None,
+        )
+        try:
+            await accounting.load()
+            if accounting.estimate_s > LONG_S and not settings.confirm_long:
+                self.declined_s = accounting.estimate_s
+                await confirmer.finish_unless(self.stopping, settings.confirm_timeout_s)
+                accounting.decline(self._sample.failure_rate_upper_bound())
+            await accounting.take(self._sample.objects())
+            if self.declined_s is None:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(cancel_after, self.stopping.reading_ended, tasks.cancel_scope)
+                    tasks.start_soon(self._show, accounting)
+                    await accounting.run(settings.confirm_timeout_s)
+                    tasks.cancel_scope.cancel()
+            self._confirmation = accounting.confirmation()
+        except (DiskError, UsageError) as error:
+            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
+        finally:
+            accounting.close()
+
+    async def _show(self, accounting: Accounting) -> None:
+        """Tell how far the confirmation is, for ever: the caller cancels it."""
+        _log.info("%s", accounting.plan())
+        while True:
+            self.view.stage = accounting.stage()
+            await anyio.sleep(SHOW_EVERY_S)
 
     def _verdict(self) -> Halt | None:
         """Why the run counts as stopped, if it does."""
@@ -401,13 +493,22 @@ class Pipeline:
             return Halt(HaltKind.STOPPED, reason)
         return None
 
-    async def _last_checkpoint(self, halt: Halt | None) -> Halt | None:
-        """Write it, and say why the run counts as stopped, which it does when that fails."""
-        if self._checkpointer is not None and not self._settings.dry_run:
-            try:
+    async def _close_books(self, halt: Halt | None) -> Halt | None:
+        """Write the last of each file; when that fails, the run counts as stopped: say why."""
+        settings = self._settings
+        if settings.dry_run:
+            return halt
+        try:
+            if self._books is not None:
+                await self._books.sync()
+            path = None if settings.confirm.is_all else settings.sample_out
+            # A run that could not begin leaves alone what an earlier one has sampled.
+            if path is not None and self._sample.messages_seen:
+                await anyio.to_thread.run_sync(write_sample, path, self.run_id, self._sample)
+            if self._checkpointer is not None:
                 await self._checkpointer.finish(is_complete=halt is None)
-            except DiskError as error:
-                return halt or Halt(HaltKind.STOPPED, str(error))
+        except DiskError as error:
+            return halt or Halt(HaltKind.STOPPED, str(error))
         return halt
 
     def _report(self, halt: Halt | None, pushed_s: float, trouble: str | None) -> Report:
@@ -422,7 +523,8 @@ class Pipeline:
             run_id=self.run_id,
             tally=tally,
             pending=pending,
-            confirmation=confirmation_of(self._windows or self._sample, trouble),
+            confirmation=self._confirmation
+            or confirmation_of(self._windows or self._sample, trouble),
             halt=halt,
             rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,
@@ -440,4 +542,12 @@ class Pipeline:
                 settings=settings.shown(),
             ),
             series=self._watcher.series.report(),
+            ledger=_name_of(None if settings.dry_run else settings.ledger),
+            sample_out=_name_of(
+                None if settings.dry_run else settings.objects_path or settings.sample_out
+            ),
         )
+
+
+def _name_of(path: Path | None) -> str | None:
+    return None if path is None else os.fsencode(path).decode("utf-8", "replace")

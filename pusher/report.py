@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import msgspec
 
 from pusher.model import Halt, HaltKind, Lane
 from pusher.protocol import printable
-from pusher.sampling import Sample, SampleState
+from pusher.sampling import Sample, SampledObject, SampleState
 from pusher.series import SeriesReport
 from pusher.tally import Tally
 
 __all__ = [
     "Bytes",
+    "ConfirmReport",
     "Confirmation",
     "InFlight",
     "LaneReport",
@@ -28,6 +30,7 @@ __all__ = [
     "RunFacts",
     "compose_report",
     "confirmation_of",
+    "failure_examples",
     "lanes_of",
     "latency_of",
     "outcome_of",
@@ -38,6 +41,7 @@ __all__ = [
 
 LANES_MAX = 1_000
 DETAIL_MAX = 300
+EXAMPLES_MAX = 5
 
 EXIT_CODES = {"delivered": 0, "rejected": 1, "failed": 1, "stopped": 3, "unconfirmed": 4}
 
@@ -109,7 +113,11 @@ class LaneReport(msgspec.Struct, frozen=True):
 
 
 class Confirmation(msgspec.Struct, frozen=True):
-    """What the bridge says of the sampled objects. The bound is of the uniform sample alone."""
+    """What the bridge says of the sampled objects, or of all that were delivered.
+
+    The bound is of the uniform sample alone. Where all were asked for, it is the exact share of
+    those that are not confirmed.
+    """
 
     sampled: int
     confirmed: int
@@ -120,6 +128,8 @@ class Confirmation(msgspec.Struct, frozen=True):
     examples: list[dict[str, str | None]]
     """Up to five failed objects with the bridge's own words."""
     detail: str | None
+    of_all: bool = False
+    """It counts all delivered objects, and not only a sample."""
 
 
 class PhaseReport(msgspec.Struct, frozen=True):
@@ -182,6 +192,8 @@ class Report(msgspec.Struct, frozen=True):
     warnings: list[str]
     dead_letters: str | None
     checkpoint: str | None
+    ledger: str | None = None
+    sample_out: str | None = None
     rejected_examples: list[RejectedExample] = []
     """The first dead letters of each reason."""
     constraint: dict[str, float] = {}
@@ -211,6 +223,23 @@ class Report(msgspec.Struct, frozen=True):
             ValueError: it is none; the message says where.
         """
         return msgspec.json.decode(data, type=cls)
+
+
+class ConfirmReport(msgspec.Struct, frozen=True):
+    """The outcome of a later confirmation. Its keys mean what those of a `Report` mean."""
+
+    outcome: str
+    exit_code: int
+    reason: str | None
+    run_id: str
+    elapsed_s: float
+    polls: int
+    confirmation: Confirmation
+    sample: str
+
+    def to_json(self) -> builtins.bytes:
+        """The report as one indented JSON object with a line end."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
 def outcome_of(
@@ -261,21 +290,12 @@ def confirmation_of(sample: Sample, detail: str | None) -> Confirmation:
     """Count the samples' states."""
     counts: Counter[SampleState] = Counter()
     errors: Counter[str] = Counter()
-    examples: list[dict[str, str | None]] = []
+    failed: list[SampledObject] = []
     for member in sample.objects():
         counts[member.state] += 1
         if member.state is SampleState.FAILED and member.error is not None:
             errors[member.error.type] += 1
-            if len(examples) < 5:
-                examples.append(
-                    {
-                        "store_id": member.accepted.lane.store_id,
-                        "object_type": member.accepted.lane.object_type,
-                        "external_object_id": member.accepted.external_id,
-                        "type": member.error.type,
-                        "details": member.error.details,
-                    }
-                )
+            failed.append(member)
     return Confirmation(
         sampled=counts.total(),
         confirmed=counts[SampleState.CONFIRMED],
@@ -283,9 +303,24 @@ def confirmation_of(sample: Sample, detail: str | None) -> Confirmation:
         unconfirmed=counts[SampleState.PENDING],
         failure_rate_upper_bound_95=sample.failure_rate_upper_bound(),
         errors=dict(errors),
-        examples=examples,
+        examples=failure_examples(failed),
         detail=detail,
     )
+
+
+def failure_examples(failed: Iterable[SampledObject]) -> list[dict[str, str | None]]:
+    """The first few failed objects, with the bridge's own words."""
+    return [
+        {
+            "store_id": member.accepted.lane.store_id,
+            "object_type": member.accepted.lane.object_type,
+            "external_object_id": member.accepted.external_id,
+            "type": member.error.type,
+            "details": member.error.details,
+        }
+        for member in islice(failed, EXAMPLES_MAX)
+        if member.error is not None
+    ]
 
 
 def requests_of(tally: Tally) -> Requests:
@@ -373,6 +408,8 @@ def compose_report(
     constraint: dict[str, float],
     run: RunFacts,
     series: SeriesReport,
+    ledger: str | None = None,
+    sample_out: str | None = None,
 ) -> Report:
     """Put the report of a run together.
 
@@ -393,6 +430,8 @@ def compose_report(
         constraint: shares of the time of the push.
         run: what was run.
         series: the run over time.
+        ledger: the file of the accepted requests.
+        sample_out: the file of what was to be confirmed.
     """
     outcome, exit_code = outcome_of(
         halt,
@@ -433,4 +472,6 @@ def compose_report(
         constraint=constraint,
         run=run,
         series=series,
+        ledger=ledger,
+        sample_out=sample_out,
     )

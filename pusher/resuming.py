@@ -31,6 +31,9 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
         rejected_before: dead letters of the passes before this one; of all, once it is complete.
         dead_letters: their file.
         dead_letters_from: where in it those of this pass begin.
+        ledger: the file of the delivered ledger, where one is kept.
+        ledger_from: where in it the lines of this pass begin.
+        objects_of: the run that the file of all delivered objects names, where one is kept.
         sample: what is to be confirmed.
         concurrency: the limit on requests in flight that was found.
         complete: the run ended well, so that the next one begins a new chain.
@@ -45,6 +48,9 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True):
     rejected_before: Count = 0
     dead_letters: str
     dead_letters_from: Count = 0
+    ledger: str | None = None
+    ledger_from: Count = 0
+    objects_of: str | None = None
     sample: SampleMemory = SampleMemory()
     concurrency: Annotated[int, Meta(ge=1)] | None = None
     complete: bool = False

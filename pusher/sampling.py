@@ -19,6 +19,8 @@ from pusher.model import Batch, Delivery, Lane, ObjectType
 from pusher.protocol import SyncError, SyncStatus, as_ms
 
 __all__ = [
+    "CLOCK_SLACK_MS",
+    "Accepted",
     "Sample",
     "SampleMemory",
     "SampleSize",
@@ -33,6 +35,9 @@ MEMBERS_MAX = 100_000
 CLOCK_SLACK_MS = 2_000
 """The Date header has whole seconds, and the clocks behind one endpoint do not agree quite."""
 
+LASTING_S = 5.0
+"""In a run of unknown length, an object has a chance to stay once it has stayed for so long."""
+
 GATE_PICKS = 4
 """Objects of a lane's last batch that a phase waits for: more than one, because an object that
 was processed before may have its next change still queued."""
@@ -44,6 +49,8 @@ class SampleSize:
 
     count: int = 400
     rate: float | None = None
+    is_all: bool = False
+    """Every delivered object is to be confirmed, and not only a sample; which is taken as well."""
 
     @property
     def is_none(self) -> bool:
@@ -107,6 +114,13 @@ class SampledObject:
     error: SyncError | None = None
     polls: int = 0
     next_poll_s: float = 0.0
+    since_s: float = 0.0
+    """Our monotonic clock when it became a part of the sample."""
+
+    @property
+    def is_member(self) -> bool:
+        """It has not been dropped since."""
+        return self.is_kept or self.slots > 0
 
     def judge(self, status: SyncStatus) -> SampleState:
         """Say what a status means for the last accepted message ("Get sync status").
@@ -127,6 +141,15 @@ class SampledObject:
                 return self.state
         if processed_ms > since_ms:
             self.state = SampleState.CONFIRMED
+        return self.state
+
+    def blame(self, error: SyncError) -> SampleState:
+        """Say what an error means that was found without the object's status ("Get sync errors").
+
+        Nobody knows what was processed after it: it has to be about the last accepted message.
+        """
+        if as_ms(error.changed_at) == self.accepted.changed_at_ms and error.status != "RESOLVED":
+            self.judge(SyncStatus(None, errors=[error]))
         return self.state
 
 
@@ -269,6 +292,30 @@ class Sample:
         """The objects that are neither confirmed nor failed yet."""
         return [member for member in self.objects() if member.state is SampleState.PENDING]
 
+    def lasting(self, started_s: float, now_s: float, *, is_endless: bool) -> list[SampledObject]:
+        """The pending objects that are sure or likely to be in the sample at the end of the run.
+
+        Those that stand for a lane are. Where nobody knows how long the run will be, so is an
+        object once the run is twice as old as it was when the object came.
+
+        Args:
+            started_s: when the run began.
+            now_s: the same clock now.
+            is_endless: the run's length is not known.
+        """
+
+        def is_likely(member: SampledObject) -> bool:
+            age_s = now_s - member.since_s
+            is_old = is_endless and age_s >= max(LASTING_S, member.since_s - started_s)
+            return member.is_kept or is_old
+
+        return [member for member in self.pending() if is_likely(member)]
+
+    @property
+    def messages_seen(self) -> int:
+        """How many accepted messages the reservoir was taken from."""
+        return self._seen
+
     @property
     def reservoir_size(self) -> int:
         """How many accepted messages the reservoir stands on."""
@@ -304,7 +351,8 @@ class Sample:
         by_id = self._objects.setdefault(accepted.lane, {})
         member = by_id.get(accepted.external_id)
         if member is None:
-            member = by_id[accepted.external_id] = SampledObject(accepted)
+            member = SampledObject(accepted, since_s=accepted.at_s)
+            by_id[accepted.external_id] = member
         elif member.accepted == accepted:
             return member
         member.accepted = accepted

@@ -431,20 +431,22 @@ class Sender:
         if isinstance(answer, Failure):
             raise TypeError("a failure is tried again")
         if reply.verdict is Verdict.DELIVERED:
-            return self._delivery(batch, answer, reply.latency_s)
+            return self._delivery(batch, answer, reply, attempt)
         if reply.verdict is Verdict.REFUSED:
             named = guilty_in(answer, batch) if len(batch) > 1 else {}
             return Refusal(batch, "refused", reply.detail, reply.status, attempt, named)
         self._stop(_why_stopped(answer))
         return None
 
-    def _delivery(self, batch: Batch, answer: Answer, latency_s: float) -> Delivery:
-        self._tally.accepted(latency_s)
+    def _delivery(self, batch: Batch, answer: Answer, reply: _Reply, attempt: int) -> Delivery:
+        self._tally.accepted(reply.latency_s)
         self._quarantine.accepted(batch.lane)
         self._give_up.succeeded()
         self._end_doubt()
         accepted_at_ms = date_ms(answer.date) or int(self._now_s() * 1000)
-        return Delivery(batch, accepted_at_ms, latency_s)
+        return Delivery(
+            batch, accepted_at_ms, reply.latency_s, answer.status, reply.number, attempt
+        )
 
     def _is_given_up(self, reply: _Reply) -> bool:
         """Whether nothing has succeeded for too long; the run then stops, to be resumed."""
@@ -469,6 +471,7 @@ class Sender:
             if self._stopping.is_sending_over:
                 return None
             tally.requests_sent += 1
+            number = tally.requests_sent
             tally.bytes_sent += len(batch.body)
             tally.in_flight += 1
             tally.in_flight_max = max(tally.in_flight_max, tally.in_flight)
@@ -482,13 +485,13 @@ class Sender:
                 tally.in_flight -= 1
                 if answer is None:
                     admission.given_up()
-            reply = self._read(answer, time.perf_counter() - started_s)
+            reply = self._read(answer, time.perf_counter() - started_s, number)
             admission.ended(began_s, _lesson_of(reply))
         finally:
             admission.leave()
         return reply
 
-    def _read(self, answer: Answer | Failure, latency_s: float) -> _Reply:
+    def _read(self, answer: Answer | Failure, latency_s: float, number: int) -> _Reply:
         """Count an answer, and say what it means."""
         tally = self._tally
         if isinstance(answer, Failure):
@@ -499,7 +502,7 @@ class Sender:
         tally.by_status[answer.status] += 1
         verdict = verdict_of(answer, had_success=tally.requests_accepted > 0)
         if verdict is Verdict.DELIVERED:
-            return _Reply(answer, verdict, latency_s, "", answer.status)
+            return _Reply(answer, verdict, latency_s, "", answer.status, number=number)
         asked_wait_s = 0.0
         if verdict is Verdict.RETRY:
             asked_wait_s = retry_after_s(answer, now_s=self._now_s())
@@ -520,6 +523,8 @@ class _Reply:
     status: int | None
     asked_wait_s: float = 0.0
     """Retry-After, or 0."""
+    number: int = 0
+    """Of the request in the run, where it was accepted."""
 
     @property
     def may_be_about_the_request(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from pusher.batching import Batcher
+from pusher.bookkeeping import Books
 from pusher.dead_letters import DeadLetters
 from pusher.errors import DiskError
 from pusher.kafka_letters import TopicLetters
@@ -50,6 +51,7 @@ class Settlement:
         sample: fed with deliveries.
         dead_letters: where rejections go; None in a rehearsal, which only counts them.
         stopping: told when a file cannot be written, or too much is rejected.
+        books: where deliveries are written down.
         errand: told what became of its batches.
         rejected_max: more rejections stop the run; None is no limit.
         remembers_last: the sample is asked for the last messages of each lane.
@@ -64,6 +66,7 @@ class Settlement:
         sample: Sample | Windows,
         dead_letters: DeadLetters | TopicLetters | None,
         stopping: Stopping,
+        books: Books | None = None,
         errand: Errand | None = None,
         rejected_max: RejectedMax | None = None,
         remembers_last: bool = False,
@@ -74,6 +77,7 @@ class Settlement:
         self._sample = sample
         self._dead_letters = dead_letters
         self._stopping = stopping
+        self._books = books
         self._errand = errand
         self._rejected_max = rejected_max
         self._remembers_last = remembers_last
@@ -136,6 +140,8 @@ class Settlement:
             self._count_off(batch, len(batch))
             return
         if isinstance(outcome, Delivery):
+            if self._books is not None and not self._note(self._books, outcome):
+                return
             lane.delivered += len(batch)
             lane.batches += 1
             self._tally.delivered += len(batch)
@@ -150,6 +156,18 @@ class Settlement:
                 self._errand.note(outcome)
         except DiskError as error:
             self._stop(error)
+
+    def _note(self, books: Books, delivery: Delivery) -> bool:
+        """Write a delivery down; false, and the run stops, when that fails.
+
+        Its messages are pending then: a later run sends them again, and has a line of them.
+        """
+        try:
+            books.note(delivery)
+        except DiskError as error:
+            self._stop(error)
+            return False
+        return True
 
     def _take_off(self, batch: Batch, origins: Sequence[int]) -> None:
         self._ledger.settle(chunk_counts(origins))

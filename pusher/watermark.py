@@ -7,11 +7,11 @@ open. Each partition of a live topic has a watermark of its own. No clock, no I/
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pusher.model import Chunk, Partition, Position, place_of
+from pusher.model import Chunk, Partition, Position, chunk_counts, place_of
 
 __all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger", "Line", "Oldest"]
 
@@ -55,6 +55,8 @@ class _Entry:
     parked_count: int = 0
     is_whole: bool = False
     """It was read to its end."""
+    numbers: Sequence[int] | None = None
+    """Where the lines that are not blank are in the source; found when it is asked for."""
     lines: dict[int, Line] = field(default_factory=dict)
     """What was copied out of it: the lines of its open messages, by their index."""
 
@@ -168,6 +170,32 @@ class Ledger:
             return entry.source, entry.lines[index]
         return entry.source, next(islice(entry.chunk.lines(), index, None))
 
+    def places_of(self, origins: Sequence[int]) -> dict[str, list[int]]:
+        """The sources, and the numbers of the lines, that open messages came from.
+
+        Of a live topic: the partitions, and the offsets.
+
+        Args:
+            origins: ascending.
+        """
+        places: dict[str, list[int]] = {}
+        start = 0
+        for chunk_number, count in chunk_counts(origins):
+            entry = self._open[chunk_number]
+            partition = entry.queue.partition
+            found = places.setdefault(entry.source if partition is None else str(partition), [])
+            indexes = [place_of(origin)[1] for origin in origins[start : start + count]]
+            start += count
+            if entry.chunk is None:
+                lines = [entry.lines[index] for index in indexes]
+                found += [offset if partition else number for number, offset, _ in lines]
+                continue
+            if entry.numbers is None:
+                entry.numbers = _numbers_of(entry.chunk)
+            numbers = entry.numbers
+            found += [numbers[index] for index in indexes]
+        return places
+
     def sparse(self) -> dict[int, Chunk]:
         """The chunks that are kept for a small part of their messages, by their number."""
         return {
@@ -184,7 +212,7 @@ class Ledger:
         if entry.open_count != len(lines):
             return False
         self._chunk_bytes -= entry.held_bytes
-        entry.chunk, entry.lines = None, lines
+        entry.chunk, entry.lines, entry.numbers = None, lines, None
         self._chunk_bytes += entry.held_bytes
         return True
 
@@ -272,7 +300,7 @@ class Ledger:
     def _close(self, number: int) -> None:
         entry = self._open.pop(number)
         self._chunk_bytes -= entry.held_bytes
-        entry.chunk, entry.lines = None, {}
+        entry.chunk, entry.lines, entry.numbers = None, {}, None
         queue = entry.queue
         while queue.entries and queue.entries[0].is_done:
             done = queue.entries.popleft()
@@ -284,3 +312,16 @@ class Ledger:
                     self.positions[done.source] = done.end
                 else:
                     self.offsets[queue.partition] = done.end.offset
+
+
+def _numbers_of(chunk: Chunk) -> Sequence[int]:
+    """The number of each line that is not blank: in its file, or as an offset of its partition."""
+    if chunk.partition is not None and chunk.offsets is not None:
+        return chunk.offsets
+    if chunk.line_numbers is not None:
+        return chunk.line_numbers
+    numbers = range(chunk.first_line, chunk.first_line + chunk.line_count)
+    data = chunk.data
+    if chunk.offsets is not None or data.startswith(b"{") + data.count(b"\n{") == len(numbers):
+        return numbers
+    return [number for number, _, _ in chunk.lines()]

@@ -58,13 +58,17 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "doors",
         frozenset(
             {
+                "census",
                 "checkpoint",
                 "dead_letters",
+                "delivery_ledger",
                 "durability",
                 "import_state",
+                "journal",
                 "kafka_letters",
                 "page_file",
                 "record_spool",
+                "sample_file",
                 "sources",
                 "tls",
                 "transport",
@@ -77,12 +81,14 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "admission",
+                "bookkeeping",
                 "checkpointing",
                 "committing",
                 "confirmer",
                 "dispatching",
                 "metrics",
                 "patience",
+                "polling",
                 "preflight",
                 "progress",
                 "room",
@@ -98,7 +104,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("config", frozenset({"config"})),
     (
         "the house",
-        frozenset({"client", "importing", "intake", "monitor", "pipeline", "surveying"}),
+        frozenset(
+            {"accounting", "client", "importing", "intake", "monitor", "pipeline", "surveying"}
+        ),
     ),
     ("front door", frozenset({"", "__main__", "cli"})),
 )

@@ -170,6 +170,8 @@ def test_every_option_can_be_given_in_the_environment_for_its_command(
         prefix + setting.key.upper().replace("-", "_"): as_text(value)
         for setting, value in given.items()
     }
+    if path == ("confirm",):  # That name is the one of --confirm-timeout.
+        env["PUSHER_CONFIRM__TIMEOUT"] = env.pop("PUSHER_CONFIRM_TIMEOUT")
     check_rows(shown(*path, env=env), given, "environment", path)
 
 

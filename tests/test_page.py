@@ -72,6 +72,7 @@ async def push_everything(folder: Path) -> None:
     async def answer(request: Request) -> web.StreamResponse:
         if request.number == 0:
             return web.Response(status=503)
+        await asyncio.sleep(0.3)  # Too short a run has nothing to plot.
         if request.lane[0] == STORES["image"] and "id3" in request.ids:
             return refuse(message="<b>id3</b> is not <i>wanted</i>")
         return await accept(request)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pusher.model import Chunk, Position, origin_of
+from pusher.model import Chunk, Partition, Position, origin_of
 from pusher.watermark import MESSAGE_OVERHEAD_BYTES, Ledger
 
 
@@ -208,3 +208,25 @@ class LedgerMachine(RuleBasedStateMachine):
 
 LedgerMachine.TestCase.settings = settings(deadline=None, max_examples=100)
 TestAnySequence = LedgerMachine.TestCase
+
+
+# Where messages came from.
+
+
+@pytest.mark.parametrize("is_copied_out", [False, True])
+def test_lines_are_found_by_their_number_and_those_of_topics_by_their_offset(
+    is_copied_out: object,
+) -> None:
+    ledger = Ledger()
+    file = Chunk(b"{1}\n\n{2}\n \r\n{3}", "in", 0, 10, 5)
+    topic = Chunk(b"{1}\n{2}", "kafka", 0, 1, 2, partition=Partition("orders", 3), offsets=[40, 47])
+    for chunk, count in ((file, 3), (topic, 2)):
+        ledger.admit(chunk)
+        ledger.expect(chunk, count)
+    origins = [origin_of(chunk.number, index) for chunk, index in ((file, 1), (file, 2))]
+    origins += [origin_of(topic.number, 1)]
+    if is_copied_out:
+        ledger.settle([(file.number, 1), (topic.number, 1)])
+        assert ledger.replace(file.number, dict(list(enumerate(file.lines()))[1:]))
+        assert ledger.replace(topic.number, dict(list(enumerate(topic.lines()))[1:]))
+    assert ledger.places_of(origins) == {"in": [12, 14], "orders[3]": [47]}

@@ -6,7 +6,21 @@ import sys
 
 import click
 
-__all__ = ["confirm_or_end", "must_be_able_to_ask"]
+__all__ = ["asked", "can_ask", "confirm_or_end", "must_be_able_to_ask"]
+
+
+def can_ask() -> bool:
+    """Whether stdin is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def asked(question: str) -> bool:
+    """Ask; who leaves without a word says no."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)  # What comes next begins a line.
+        return False
 
 
 def must_be_able_to_ask(what: str) -> None:
@@ -15,16 +29,12 @@ def must_be_able_to_ask(what: str) -> None:
     Raises:
         click.UsageError: stdin is not a terminal.
     """
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not can_ask():
         raise click.UsageError(f"{what}: give --yes where nobody can be asked; nothing was sent")
 
 
 def confirm_or_end(question: str) -> None:
     """Ask; a no ends the command with 2, before anything is changed."""
-    try:
-        is_wanted = click.confirm(question, err=True)
-    except click.Abort:
-        is_wanted = False
-    if not is_wanted:
+    if not asked(question):
         click.echo("nothing was changed", err=True)
         sys.exit(2)

@@ -20,6 +20,7 @@ from pusher.cli.running import (
     hold_signals,
     obey_signals,
     pass_over_snapshots,
+    show_snapshot,
 )
 from pusher.cli.streaming import input_options, output_options, pace_options, settings_of
 from pusher.cli.values import SOURCE, read_secret
@@ -252,7 +253,11 @@ async def _serve(
     report: ImportReport | None = None
     error: PusherError | None = None
     async with anyio.create_task_group() as tasks:
-        await tasks.start(obey_signals, stopping, lambda: importer.vitals() if importer else None)
+        await tasks.start(
+            obey_signals,
+            stopping,
+            lambda: show_snapshot(importer.vitals() if importer else None),
+        )
         try:
             inventory = await take_inventory(open_input(), settings, stopping)
             importer = Importer(open_input, settings, state, stopping, inventory)

@@ -62,6 +62,10 @@ def setting_of(command: click.Command, param: click.Parameter) -> Setting | None
     )
 
 
+_INSTEAD = {"PUSHER_CONFIRM_TIMEOUT": "PUSHER_CONFIRM__TIMEOUT"}
+"""A command's own variables that would be those of another flag: here of `--confirm-timeout`."""
+
+
 def commands_of(command: click.Command, path: CommandPath) -> Iterator[tuple[CommandPath, Any]]:
     """A command that does something, with its words; of a group, all that are in it."""
     if isinstance(command, click.Group):
@@ -84,7 +88,8 @@ def variables_of(path: CommandPath, setting: Setting) -> list[str]:
     """The variables that set it for a command; the first that is there counts."""
     own, shared = ("PUSHER_" + "_".join(words) for words in ((*path, setting.key), (setting.key,)))
     names = [own, shared] if setting.is_shared else [own]
-    return [name.upper().replace("-", "_") for name in names]
+    variables = [name.upper().replace("-", "_") for name in names]
+    return [_INSTEAD.get(variables[0], variables[0]), *variables[1:]]
 
 
 def variable_behind(ctx: click.Context, param: click.Parameter) -> str | None:

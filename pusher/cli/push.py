@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pusher.cli.asking import asked, can_ask, confirm_or_end
 from pusher.cli.connection import connection_options, option, refresh_options, with_options
 from pusher.cli.running import (
     Unusable,
     check_reports,
     exit_with,
+    heed_signals,
     hold_signals,
     ignore_signals,
     obey_signals,
     pass_over_snapshots,
+    show_snapshot,
 )
 from pusher.cli.streaming import (
     checkpoint_options,
@@ -32,6 +37,7 @@ from pusher.cli.streaming import (
 from pusher.cli.values import DURATION, SAMPLE, SOURCE
 
 if TYPE_CHECKING:
+    from pusher.config import Settings
     from pusher.pipeline import Pipeline
     from pusher.report import Report
     from pusher.sources import LetterFilter
@@ -103,7 +109,8 @@ def push_options(command: Command) -> Command:
             "--confirm",
             type=SAMPLE,
             default="400",
-            help="How many messages to confirm afterwards, or which share; 0 for none.",
+            help="How many messages to confirm afterwards, or which share; 0 for none; all for"
+            " each delivered object.",
         ),
         option(
             "--confirm-rate",
@@ -118,7 +125,26 @@ def push_options(command: Command) -> Command:
             default="5m",
             help="Topics: confirm so many messages of each stretch of so much time.",
         ),
+        option(
+            "--sample-out",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Write what is to be confirmed there, for `pusher confirm`. Replaced."
+            "  [default with --confirm all: pusher.sample.ndjson]",
+        ),
+        option(
+            "-y",
+            "--yes",
+            "confirm_long",
+            is_flag=True,
+            help="--confirm all: begin it without a question, even if it takes longer than 10 min.",
+        ),
         checkpoint_options,
+        option(
+            "--ledger",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Append a line for each accepted request: its lane, which lines of the input it"
+            " carried, a hash of their ids, status and latency.",
+        ),
         kafka_options,
         monitor_options,
         option(
@@ -180,6 +206,8 @@ def run_push(
         check_reports(report, html)
         pipeline = _pipeline(source, options, letters, (report, html))
         result = _run_watched(pipeline, address, shows_progress=shows_progress)
+        if pipeline.declined_s is not None and result.exit_code in {1, 4} and can_ask():
+            result = _confirmed_after_all(result, pipeline.settings)
         examples = getattr(pipeline.source, "examples", None)
         if examples and not quiet:
             click.echo("\n".join(examples.lines()), err=True)
@@ -199,7 +227,7 @@ def _pipeline(
     from pusher.pipeline import Pipeline  # noqa: PLC0415
     from pusher.sources import open_source  # noqa: PLC0415
 
-    settings = settings_of(values)
+    settings = _agreed(settings_of(values))
     # Before anything else is opened: a closed stdin would become the first file that is.
     opened = topic_of(source, values, settings) or open_source(
         source,
@@ -207,9 +235,66 @@ def _pipeline(
         letters=letters,
         formats=settings.formats,
     )
-    others = (settings.dead_letters, *([settings.checkpoint] if settings.checkpoint else ()))
-    check_reports(*reports, {*opened.paths, *(path.resolve() for path in others)})
+    others = (
+        settings.dead_letters,
+        settings.checkpoint,
+        settings.ledger,
+        settings.objects_path or settings.sample_out,
+    )
+    check_reports(*reports, {*opened.paths, *(path.resolve() for path in others if path)})
     return Pipeline(opened, settings)
+
+
+def _agreed(settings: Settings) -> Settings:
+    """Where all are to be confirmed, and it is known to take long, a person has to say so.
+
+    Raises:
+        UsageError: there is nobody to ask.
+    """
+    from pusher.accounting import LONG_S, how_long  # noqa: PLC0415
+    from pusher.errors import UsageError  # noqa: PLC0415
+
+    count, rate = settings.expect, settings.status_rate
+    if not settings.confirm.is_all or settings.confirm_long or not count or not rate:
+        return settings
+    if count / rate <= LONG_S or settings.dry_run:
+        return settings
+    what = f"--confirm all: {how_long(count, rate)}"
+    if not can_ask():
+        raise UsageError(f"{what}; give --yes, or confirm a sample; nothing was sent")
+    confirm_or_end(f"{what}, once they are delivered. Do it?")
+    return replace(settings, confirm_long=True)
+
+
+def _confirmed_after_all(report: Report, settings: Settings) -> Report:
+    """Ask whether all are to be confirmed, now that it is known how long it takes."""
+    from msgspec import structs  # noqa: PLC0415
+
+    from pusher.cli.confirm import confirmed  # noqa: PLC0415
+    from pusher.report import outcome_of  # noqa: PLC0415
+
+    path = settings.objects_path
+    heed_signals()
+    if path is None or not asked(f"{report.confirmation.detail}\nDo it now?"):
+        ignore_signals()
+        return report
+    result = confirmed(path, settings, is_agreed=True)
+    if result.reason is not None:
+        return report
+    outcome, exit_code = outcome_of(
+        None,
+        is_complete=True,
+        rejected=int(report.outcome == "rejected") or report.messages.rejected,
+        failed=result.confirmation.failed,
+        unconfirmed=result.confirmation.unconfirmed,
+    )
+    return structs.replace(
+        report,
+        outcome=outcome,
+        exit_code=exit_code,
+        elapsed_s=round(report.elapsed_s + result.elapsed_s, 3),
+        confirmation=result.confirmation,
+    )
 
 
 def _run_watched(
@@ -245,7 +330,7 @@ async def _run(
     report: Report | None = None
     unusable: UsageError | None = None
     async with anyio.create_task_group() as tasks:
-        await tasks.start(obey_signals, pipeline.stopping, pipeline.vitals)
+        await tasks.start(obey_signals, pipeline.stopping, lambda: show_snapshot(pipeline.vitals()))
         if shows_progress:
             tasks.start_soon(show_bar if is_live_terminal() else show_lines, pipeline.view)
         try:

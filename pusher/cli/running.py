@@ -19,7 +19,7 @@ from pusher.cli.connection import write_all
 
 if TYPE_CHECKING:
     from pusher.progress import Vitals
-    from pusher.report import Report
+    from pusher.report import ConfirmReport, Report
     from pusher.stopping import Stopping
 
 __all__ = [
@@ -27,10 +27,12 @@ __all__ = [
     "check_folder",
     "check_reports",
     "exit_with",
+    "heed_signals",
     "hold_signals",
     "ignore_signals",
     "obey_signals",
     "pass_over_snapshots",
+    "show_snapshot",
     "shown_command",
 ]
 
@@ -91,12 +93,10 @@ class Unusable(click.ClickException):
     exit_code = 2
 
 
-async def obey_signals(
-    stopping: Stopping, vitals: Callable[[], Vitals | None], *, task_status: Any
-) -> None:
+async def obey_signals(stopping: Stopping, show: Callable[[], None], *, task_status: Any) -> None:
     """First signal: stop reading and drain. Second: leave now. Third: without a report.
 
-    SIGUSR1 says on stderr how the run is, which `vitals` knows; None where there is none yet.
+    SIGUSR1 lets `show` say on stderr how the run is.
     """
     import anyio  # noqa: PLC0415
 
@@ -109,7 +109,7 @@ async def obey_signals(
             task_status.started()
             async for signum in signals:
                 if signum == signal.SIGUSR1:
-                    _show_snapshot(vitals())
+                    show()
                     continue
                 received += 1
                 name = signal.Signals(signum).name
@@ -125,7 +125,7 @@ async def obey_signals(
         ignore_signals()
 
 
-def _show_snapshot(vitals: Vitals | None) -> None:
+def show_snapshot(vitals: Vitals | None) -> None:
     """Whoever asks wants to see it, with --quiet too."""
     import time  # noqa: PLC0415
 
@@ -157,8 +157,20 @@ def ignore_signals() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
+def heed_signals() -> None:
+    """A person is asked something: Ctrl-C is an answer, and SIGTERM ends the command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
 def exit_with(
-    report: Report, path: str | None, html: str | None, *, quiet: bool, as_json: bool
+    report: Report | ConfirmReport,
+    path: str | None,
+    html: str | None = None,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Print the summary and the reports, and end with the report's exit code.
 
@@ -170,8 +182,10 @@ def exit_with(
         as_json: the summary is a line of a log.
     """
     from pusher.cli.summary import summary  # noqa: PLC0415
+    from pusher.report import ConfirmReport  # noqa: PLC0415
 
-    report = _with_command(report)
+    if not isinstance(report, ConfirmReport):
+        report = _with_command(report)
     exit_code = report.exit_code
     if as_json:
         level = logging.ERROR if exit_code else logging.INFO
@@ -194,7 +208,7 @@ def exit_with(
         exit_code = 3
         if path == "-":
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    if html is not None:
+    if html is not None and not isinstance(report, ConfirmReport):
         _write_page(report, html)
     ignore_signals()
     sys.exit(exit_code)

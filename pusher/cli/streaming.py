@@ -29,6 +29,7 @@ __all__ = [
     "monitor_options",
     "output_options",
     "pace_options",
+    "report_options",
     "settings_of",
     "topic_of",
 ]
@@ -252,6 +253,14 @@ def output_options(command: Command) -> Command:
             default="pusher.dead.ndjson",
             help="Where rejected messages go, each with its reason. Appended to.",
         ),
+        report_options,
+    )
+
+
+def report_options(command: Command) -> Command:
+    """Where the report and the log go."""
+    return with_options(
+        command,
         option(
             "--report",
             metavar="FILE",

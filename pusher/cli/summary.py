@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pusher.constraint import IN_WORDS
 from pusher.protocol import printable
-from pusher.report import Confirmation, Report
+from pusher.report import Confirmation, ConfirmReport, Report
 
 __all__ = ["summary"]
 
 
-def summary(report: Report) -> str:
+def summary(report: Report | ConfirmReport) -> str:
     """The report's main facts, a line each."""
+    if isinstance(report, ConfirmReport):
+        return _summary_of_confirmation(report)
     messages, requests = report.messages, report.requests
     facts = (
         f"{report.outcome}: {messages.delivered:,} of {_plural(messages.read, 'message')} "
@@ -67,10 +69,19 @@ def _constraint(shares: dict[str, float]) -> str:
     )
 
 
+def _summary_of_confirmation(report: ConfirmReport) -> str:
+    polls = _plural(report.polls, "poll")
+    lines = [f"{report.outcome}: {report.sample} in {_duration(report.elapsed_s)}, {polls}"]
+    if report.reason:
+        lines.append(f"  reason: {report.reason}")
+    return "\n".join((*lines, *_confirmation(report.confirmation)))
+
+
 def _confirmation(confirmation: Confirmation) -> list[str]:
     if not confirmation.sampled:
         return []
-    parts = [f"{confirmation.confirmed:,} of {confirmation.sampled:,} sampled objects confirmed"]
+    which = "delivered" if confirmation.of_all else "sampled"
+    parts = [f"{confirmation.confirmed:,} of {confirmation.sampled:,} {which} objects confirmed"]
     if confirmation.failed:
         errors = ", ".join(f"{count:,} {kind}" for kind, count in confirmation.errors.items())
         parts.append(f"{confirmation.failed:,} failed ({errors})")
@@ -78,7 +89,8 @@ def _confirmation(confirmation: Confirmation) -> list[str]:
         parts.append(f"{confirmation.unconfirmed:,} unconfirmed")
     lines = [f"  {'; '.join(parts)}"]
     bound = confirmation.failure_rate_upper_bound_95
-    if bound is not None:
+    was_asked_for_all = confirmation.of_all and not confirmation.detail
+    if bound is not None and not was_asked_for_all:
         lines.append(f"  at most {bound:.2%} of all messages failed (95 % upper bound)")
     for example in confirmation.examples[:3]:
         name = f"{example['object_type']} {example['external_object_id']} of {example['store_id']}"

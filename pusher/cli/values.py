@@ -70,7 +70,7 @@ class _Size(click.ParamType[int]):
 
 
 class _Sample(click.ParamType[SampleSize]):
-    name = "N|P%"
+    name = "N|P%|all"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -79,6 +79,8 @@ class _Sample(click.ParamType[SampleSize]):
             return value
         text = value.strip()
         number = text.removesuffix("%")
+        if text == "all":
+            return SampleSize(is_all=True)
         try:
             if text.endswith("%"):
                 percent = float(number)
@@ -88,7 +90,9 @@ class _Sample(click.ParamType[SampleSize]):
                 return SampleSize(count=int(number))
         except ValueError:
             percent = None
-        return self.fail(f"{value!r} is not a number of messages or a share, as 1%", param, ctx)
+        return self.fail(
+            f"{value!r} is not a number of messages, a share, as 1%, or all", param, ctx
+        )
 
 
 class _Concurrency(click.ParamType[int | None]):
@@ -114,6 +118,8 @@ class _RejectedMax(click.ParamType[RejectedMax]):
     ) -> RejectedMax:
         if isinstance(value, RejectedMax):
             return value
+        if value.strip() == "all":
+            self.fail("'all' is not a number of messages or a share, as 1%", param, ctx)
         size = SAMPLE.convert(value, param, ctx)
         return RejectedMax(size.count, size.rate)
 

@@ -78,6 +78,12 @@ class Endpoint:
     """Which orders of the status path are served."""
     status_refusal: int | None = None
     """Answer every status request with this code."""
+    sync_errors: list[dict[str, Any]] = field(default_factory=list)
+    """What the sync errors are, newest first."""
+    errors_requests: list[dict[str, str]] = field(default_factory=list)
+    """The queries of the requests for sync errors, with their path."""
+    errors_refusal: int | None = None
+    """Answer every request for sync errors with this code."""
     ends: list[Request] = field(default_factory=list)
     """Accepted ends of imported types."""
     _busy: dict[tuple[str, str, str], int] = field(default_factory=dict)
@@ -145,6 +151,13 @@ class Endpoint:
             }
         )
 
+    async def all_errors(self, http: web.Request) -> web.StreamResponse:
+        self.errors_requests.append({"path": http.path, **http.query})
+        if self.errors_refusal is not None:
+            return refuse(self.errors_refusal, "no errors here")
+        offset, limit = int(http.query["offset"]), int(http.query["limit"])
+        return web.json_response({"results": self.sync_errors[offset : offset + limit]})
+
 
 @asynccontextmanager
 async def running_endpoint() -> AsyncIterator[Endpoint]:
@@ -154,6 +167,8 @@ async def running_endpoint() -> AsyncIterator[Endpoint]:
     app.router.add_put("/extensions/ecomm/v2/sync/messages", endpoint.put)
     app.router.add_post("/extensions/ecomm/v2/imports/page", endpoint.put)
     app.router.add_post("/extensions/ecomm/v2/imports/end", endpoint.end)
+    app.router.add_get("/extensions/ecomm/v2/sync/errors", endpoint.all_errors)
+    app.router.add_get("/extensions/ecomm/v2/sync/errors/portal", endpoint.all_errors)
     app.router.add_get("/extensions/ecomm/v2/sync/status/{a}/{b}/{id}", endpoint.status)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
