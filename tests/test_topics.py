@@ -112,7 +112,11 @@ def test_every_record_is_a_line_or_counted_and_the_last_chunk_ends_behind_it(
     records = [Record(v, b"k", "t", 3, 2 * n, 0) for n, v in enumerate(values)]
     chunks = list(
         chunks_of_records(
-            PARTITION, records, Converter(change="canonical"), first_line=1, max_line_bytes=8
+            PARTITION,
+            records,
+            Converter(change="canonical").convert,
+            first_line=1,
+            max_line_bytes=8,
         )
     )
     found = 0
