@@ -43,6 +43,7 @@ class _Letter(msgspec.Struct):
     line_bytes: int | None = None
     source: str = ""
     format: str | None = None
+    key: str | None = None
     record: str | None = None
     record_base64: str | None = None
 
@@ -89,10 +90,13 @@ class _Unusable(NamedTuple):
     problem: Problem
     record: bytes
     file_format: str
+    key: str | None
 
     def rejection(self, source: str, line: int, offset: int) -> Rejection:
         problem = self.problem
         extra: dict[str, int | str] = {"format": self.file_format}
+        if self.key is not None:
+            extra["key"] = self.key
         return Rejection(
             problem.reason, problem.detail, source, line, offset, self.record, extra=extra
         )
@@ -120,9 +124,9 @@ def _original(line: bytes, letters: LetterFilter, reading: Reading) -> bytes | S
 
 def _read_again(letter: _Letter, record: bytes, reading: Reading) -> bytes | Skipped | _Unusable:
     if letter.format is not None:
-        outcome = reading.again(record, letter.format, letter.source)
+        outcome = reading.again(record, letter.format, letter.source, letter.key)
         if isinstance(outcome, Problem):
-            return _Unusable(outcome, record, letter.format)
+            return _Unusable(outcome, record, letter.format, letter.key)
         if outcome is not None:
             return outcome
     if letter.changed_at is None:

@@ -51,6 +51,8 @@ class Kafka(Broker):
 
     process: subprocess.Popen[str]
     address: str
+    secure_address: str | None = None
+    """Where it speaks SASL over TLS."""
     is_real: bool = field(default=True, init=False)
 
     def create_topic(self, name: str, partitions: int, largest_bytes: int = 1 << 20) -> str:
@@ -88,7 +90,11 @@ def running_kafka(*arguments: str) -> Iterator[Kafka]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("listening on "), f"scripts/kafka does not run: {line!r}"
-        yield Kafka(process, line.split()[-1])
+        kafka = Kafka(process, line.split()[-1])
+        if "--secure" in arguments:
+            line = process.stdout.readline()
+            kafka.secure_address = line.removeprefix("with SASL over TLS on ").split(": ")[0]
+        yield kafka
     finally:
         process.terminate()
         try:

@@ -124,6 +124,22 @@ async def test_a_row_becomes_a_message_by_the_mapping_and_a_tombstone_a_delete(
     assert [one["action"] for one in delivered(endpoint)] == ["UPSERT", "DELETE"]
 
 
+async def test_a_rehearsal_shows_what_the_mapping_makes_of_each_kind_of_message(
+    broker: Broker, topic: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "map.toml").write_text(
+        f'[topics."{topic}"]\ntype = "DEAL"\nstore = "s"\nid = "id"\nproperties = ["name"]\n'
+    )
+    rows = [b'{"id":%d,"name":"tea"}' % number for number in range(3)]
+    produce(broker, topic, *rows, b'{"name":"no id"}', None)
+    shown = await push(broker, topic, endpoint, tmp_path, "--map", "map.toml", "--dry-run")
+    assert f"{topic}: 3 UPSERT" in shown.err
+    assert f"{topic}: 1 DELETE" in shown.err
+    assert f"{topic}: 1 rejected: no_id" in shown.err
+    assert '->     {"objectType":"DEAL","action":"UPSERT","externalObjectId":"0"' in shown.err
+    assert not endpoint.requests
+
+
 async def test_a_rehearsal_commits_nothing_and_joins_no_group(
     broker: Broker, topic: str, endpoint: Endpoint, tmp_path: Path
 ) -> None:

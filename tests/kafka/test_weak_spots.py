@@ -30,16 +30,16 @@ POLL_INTERVAL = f"max.poll.interval.ms={POLL_INTERVAL_S * 1000:.0f}"
 class Restless(confluent_kafka.Consumer):
     """A real client to which, in the middle of its first fetch, each partition goes and returns."""
 
-    restless = True
+    is_due = True
 
-    def subscribe(self, topics: Any, **callbacks: Any) -> None:
+    def subscribe(self, topics: Any, **callbacks: Any) -> None:  # type: ignore[override]
         self._assigned, self._revoked = callbacks["on_assign"], callbacks["on_revoke"]
         super().subscribe(topics, **callbacks)
 
     def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Any]:
-        if not type(self).restless:
+        if not Restless.is_due:
             return super().consume(num_messages, timeout)
-        type(self).restless = False
+        Restless.is_due = False
         before = super().consume(2, 5)
         parts = self.assignment()
         self._revoked(self, parts)
@@ -112,15 +112,15 @@ async def test_a_partition_that_goes_and_returns_in_one_fetch_is_read_on_and_not
         part = confluent_kafka.TopicPartition(topic, 0, first)
         committing.commit(offsets=[part], asynchronous=False)
         committing.close()
-    restless = type("Restless", (Restless,), {})
-    monkeypatch.setattr("pusher.sources.consuming.load_client", client_with(restless))
+    Restless.is_due = True
+    monkeypatch.setattr("pusher.sources.consuming.load_client", client_with(Restless))
     plan = Plan(
         properties={"auto.offset.reset": reset},
         group_protocol="classic" if broker.is_real else "consumer",
         until=Until(),
     )
     found = await asyncio.wait_for(values_of(KafkaSource(address, plan)), 40)
-    assert not restless.restless
+    assert not Restless.is_due
     assert found == [numbered(number) for number in range(first, MESSAGES)]
 
 
