@@ -41,6 +41,7 @@ _TOMBSTONES_NAME = re.compile(
 _AIVEN_NAME = re.compile(
     r"(?P<topic>.+)-(?P<partition>\d+)-(?P<offset>\d+)(?:\.(?:jsonl?|ndjson))?(?:\.gz|\.zst)?"
 )
+_PARTITION = re.compile(r"(.+)\[(\d+)\]")
 _log = logging.getLogger("pusher")
 
 
@@ -295,15 +296,22 @@ class Reading:
         return outcome
 
     def again(
-        self, record: bytes, file_format: str, source: str, key: str | None = None
+        self,
+        record: bytes,
+        file_format: str,
+        source: str,
+        *,
+        key: str | None = None,
+        timestamp_ms: int | None = None,
     ) -> Outcome | None:
         """What a record of a dead letter stands for; None where its format is not known.
 
         Args:
             record: the line that could not be used.
             file_format: that it was read as.
-            source: the name of the file that it came from.
+            source: the name of the file that it came from, or of the partition.
             key: that stood beside it.
+            timestamp_ms: Kafka's time of a record of a live topic, 0 where it has none.
         """
         if file_format not in FORMATS:
             return None
@@ -320,6 +328,11 @@ class Reading:
             unwrapped = unwrapped[0]
         if key is not None:
             unwrapped = unwrapped._replace(key=key.encode())
+        if timestamp_ms is not None and (match := _PARTITION.fullmatch(source)):
+            topic, partition = match[1], int(match[2])
+            unwrapped = unwrapped._replace(
+                topic=topic, partition=partition, timestamp_ms=timestamp_ms or None
+            )
         return self._converter.convert(unwrapped)
 
 

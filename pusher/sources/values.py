@@ -143,10 +143,7 @@ class _Making:
         if isinstance(outcome, Skipped):
             self._skipped[outcome.reason] += 1
         elif isinstance(outcome, Problem):
-            source = str(self._partition)
-            self._rejected.append(
-                Rejection(outcome.reason, outcome.detail, source, line_number, offset, value)
-            )
+            self._rejected.append(_rejection(self._partition, line_number, record, outcome))
         else:
             self._lines.append(outcome)
             self._numbers.append(line_number)
@@ -161,6 +158,25 @@ class _Making:
         chunk.times_ms = self._times_ms
         chunk.skipped, chunk.rejected = self._skipped, self._rejected
         return chunk
+
+
+def _rejection(
+    partition: Partition, line_number: int, record: Record, problem: Problem
+) -> Rejection:
+    """With all that it takes to convert the record again, when a mapping was mended."""
+    extra: dict[str, int | str] = {"format": "ndjson", "timestamp_ms": record.timestamp_ms or 0}
+    if record.key is not None:
+        extra["key"] = record.key.decode("utf-8", "replace")
+    value = b"null" if record.value is None else record.value
+    return Rejection(
+        problem.reason,
+        problem.detail,
+        str(partition),
+        line_number,
+        record.offset or 0,
+        value,
+        extra=extra,
+    )
 
 
 def empty_chunk(partition: Partition, next_offset: int, line: int) -> Chunk:

@@ -124,6 +124,25 @@ async def test_a_row_becomes_a_message_by_the_mapping_and_a_tombstone_a_delete(
     assert [one["action"] for one in delivered(endpoint)] == ["UPSERT", "DELETE"]
 
 
+async def test_what_a_mapping_could_not_take_is_replayed_with_one_that_was_mended(
+    broker: Broker, topic: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    entry = f'[topics."{topic}"]\ntype = "DEAL"\nid = "$key"\nproperties = ["name"]\n'
+    (tmp_path / "map.toml").write_text(entry + 'store = { field = "shop" }\n')
+    produce(broker, topic, b'{"name":"tea"}', None, timestamp=1_700_000_000_000)
+    first = await push(broker, topic, endpoint, tmp_path, "--map", "map.toml")
+    assert first.counts() == (2, 0, 2, 0)
+    (tmp_path / "map.toml").write_text(entry + 'store = "s"\n')
+    again = await run(
+        *("replay", "dead.ndjson", "--map", "map.toml", "--url", endpoint.url, "--report", "-"),
+        *("--no-preflight", "--confirm", "0"),
+        cwd=tmp_path,
+    )
+    assert again.code == 0, again.err
+    found = [(m["action"], m["externalObjectId"], m["changedAt"]) for m in delivered(endpoint)]
+    assert found == [("UPSERT", "key", 1_700_000_000_000), ("DELETE", "key", 1_700_000_000_001)]
+
+
 async def test_a_rehearsal_shows_what_the_mapping_makes_of_each_kind_of_message(
     broker: Broker, topic: str, endpoint: Endpoint, tmp_path: Path
 ) -> None:

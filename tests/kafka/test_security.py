@@ -34,7 +34,7 @@ class Secure:
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     missing = missing_for_kafka()
     if missing is not None:
-        pytest.skip(f"needs Apache Kafka: {missing} is missing")
+        pytest.skip(f"needs Apache Kafka, which cannot be run without {missing}")
     folder = tmp_path_factory.mktemp("secure")
     with running_kafka("--secure", str(folder)) as kafka:
         lines = (folder / "client.properties").read_text().splitlines()
