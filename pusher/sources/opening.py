@@ -86,8 +86,9 @@ def _expanded(spec: str | Path) -> list[str | Path]:
         raise UsageError("a source has an empty name")
     if text.startswith(SCHEME):
         raise UsageError(
-            "kafka://...: live topics are read by `pusher push` alone; to use what is in one"
-            " elsewhere, write it into a file first: kcat -C -J -e -q -o beginning"
+            "kafka://...: not a kind of source that can be read here: live topics are read by"
+            " `pusher push` alone; write what is in one into a file first:"
+            " kcat -C -J -e -q -o beginning"
         )
     if "://" in text:
         scheme = text.partition("://")[0]  # The rest may hold a password.
