@@ -40,6 +40,8 @@ POLL_S = 0.1
 PAUSE_AFTER_S = 1.0
 """So long without room, and fetching is paused: then the client can be asked without reading."""
 CONNECT_S = 30.0
+FIRST_ASK_S = 1.0
+"""Short, as a client that is not let in waits for as long; a slow broker has more each time."""
 LAST_COMMIT_S = 10.0
 LET_GO_SLACK_S = 5.0
 
@@ -152,12 +154,14 @@ class Consuming:
     def _find_topics(self) -> dict[str, list[int]]:
         """The partitions of the topics that are meant, by name, once a broker answers."""
         deadline_s = time.monotonic() + CONNECT_S
+        patience_s = FIRST_ASK_S
         while True:
             self._state.polled_at_s = time.monotonic()
             try:
-                return topics_of(self._consumer, self._address)
+                return topics_of(self._consumer, self._address, patience_s)
             except self._kafka.KafkaException as error:
                 self._consumer.poll(0)  # Lets the client say what is wrong.
+                patience_s = min(2 * patience_s, CONNECT_S / 2)
                 why = self._refusal or self._last_error or text_of(error)
                 if self._refusal or time.monotonic() > deadline_s or self._ends.is_set():
                     brokers = self._address.brokers

@@ -84,6 +84,7 @@ async def push(
         *("push", f"kafka://{broker.address}/{topic}?group=g-{topic}", "--map", "map.toml"),
         *("--url", endpoint.url, "--no-preflight", "--confirm", "0", "--report", "-"),
         *("--until", "end", "--group-protocol", "classic" if broker.is_real else "consumer"),
+        *("--linger", "50ms"),
         *options,
         cwd=cwd,
     )

@@ -51,6 +51,7 @@ async def push(
         *("push", f"kafka://{broker.address}/{topic}?group={group}-{topic}"),
         *("--url", endpoint.url, "--no-preflight", "--confirm", "0", "--report", "-"),
         *("--until", "end", "--group-protocol", protocol, "--dead-letters", "dead.ndjson"),
+        *("--linger", "50ms"),
         *options,
         cwd=cwd,
     )

@@ -63,7 +63,7 @@ async def push(
     return await run(
         *("push", f"kafka://{secure.kafka.secure_address}/{topic}?group=g-{topic}"),
         *("--url", endpoint.url, "--no-preflight", "--confirm", "0", "--report", "-"),
-        *("--until", "end", "--kafka-config", "client.properties", *options),
+        *("--until", "end", "--linger", "50ms", "--kafka-config", "client.properties", *options),
         cwd=cwd,
     )
 
