@@ -13,6 +13,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -180,15 +181,14 @@ class Reading:
             yield from chunks
             return
         was_known = self._converter.change is not None
-        for chunk in chunks:
-            converted = self.converted(chunk, place, keys)
-            if not was_known and self._converter.change is not None:
-                was_known = True
-                if self._converter.change != "canonical":
-                    _log.info("%s: detected %s values", name, self._converter.change)
-            yield converted
-        if keys is not None:
-            keys.close()
+        with nullcontext() if keys is None else closing(keys):
+            for chunk in chunks:
+                converted = self.converted(chunk, place, keys)
+                if not was_known and self._converter.change is not None:
+                    was_known = True
+                    if self._converter.change != "canonical":
+                        _log.info("%s: detected %s values", name, self._converter.change)
+                yield converted
 
     def _watched(
         self,
