@@ -109,6 +109,7 @@ async def test_members_are_killed_stopped_and_added_and_nothing_is_lost(
     bound = repeats_bound(workload, record, [killed_at_s])
     protests = [*verdict.protests, *protests_of(group)]
     campaigns.note(
+        "groups",
         f"killed, stopped and added ({protocol})",
         verdict,
         harms=3,
@@ -147,12 +148,16 @@ async def test_a_storm_of_rebalances_loses_and_disorders_nothing(
             await asyncio.sleep(2)
             guest.signal(rng.choice((signal.SIGTERM, signal.SIGINT)))
         for guest in guests:
-            assert await guest.ended(DEADLINE_S) in {0, 1, 130, 143}, guest.err
+            code = await guest.ended(DEADLINE_S)
+            # On a busy machine one may be told to stop before it can listen.
+            is_killed = code in {-signal.SIGTERM, -signal.SIGINT} and not guest.err
+            assert is_killed or code in {0, 1, 130, 143}, guest.err
         assert await staying.ended(DEADLINE_S) in {0, 1}, staying.err
         record = await oracle.record()
     verdict = judge(workload, record, group.letters())
     protests = [*verdict.protests, *protests_of(group)]
     campaigns.note(
+        "storms",
         f"that join and leave every 2 s ({protocol})",
         verdict,
         harms=len(guests),
