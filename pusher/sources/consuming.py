@@ -252,8 +252,7 @@ class Consuming:
         """
         offset = self._offsets.committed.get(partition)
         if offset is None:  # None is committed, or no broker has told.
-            (part,) = self._consumer.committed([self._offsets.part(partition)], timeout=CONNECT_S)
-            offset = part.offset
+            offset = self._committed_offset(partition)
         if offset < 0 and self._reset in {"latest", "largest", "end", "error"}:
             if lowest is None:
                 return
@@ -266,6 +265,24 @@ class Consuming:
             if error.args[0].code() != self._kafka.KafkaError._STATE:  # noqa: SLF001
                 raise
             # Fetching has not begun again, so what was left out is all of the time before.
+
+    def _committed_offset(self, partition: Partition) -> int:
+        """As the brokers tell it, below zero where there is none; they may just change places.
+
+        Raises:
+            KafkaException: they do not tell for so long.
+        """
+        deadline_s = time.monotonic() + CONNECT_S
+        while True:
+            self._state.polled_at_s = time.monotonic()
+            try:
+                asked = [self._offsets.part(partition)]
+                (part,) = self._consumer.committed(asked, timeout=METADATA_S)
+            except self._kafka.KafkaException:
+                if time.monotonic() > deadline_s or self._ends.wait(POLL_S):
+                    raise
+            else:
+                return int(part.offset)
 
     def _offer(self, chunk: Chunk) -> bool:
         """Hand a chunk over when there is room; false when nobody wants it."""

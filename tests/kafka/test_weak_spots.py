@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -21,6 +22,7 @@ from kafka.broker import Broker, Kafka
 from kafka.members import Group, name_of_a_topic, until
 from pusher.model import Chunk
 from pusher.sources import KafkaSource, Plan, TopicAddress, Until
+from pusher.sources.until import Bound
 
 MESSAGES = 300
 POLL_INTERVAL_S = 1.5
@@ -160,3 +162,49 @@ async def test_messages_of_megabytes_behind_an_endpoint_that_stalls_keep_the_mem
     assert "revoked" not in member.err
     assert member.report["messages"]["delivered"] == 12
     assert group.committed(1) == group.ends(1)
+
+
+class Forgetful:
+    """A client whose brokers cannot tell at first, as after a start; the group is at its end."""
+
+    def __init__(self, code: int, times: int) -> None:
+        self.refusals = [code] * times
+
+    def get_watermark_offsets(self, part: Any, **_: Any) -> tuple[int, int]:
+        del part
+        self._tell()
+        return 0, 5
+
+    def offsets_for_times(self, parts: list[Any], **_: Any) -> list[Any]:
+        self._tell()
+        return [confluent_kafka.TopicPartition(part.topic, part.partition, 4) for part in parts]
+
+    def committed(self, parts: list[Any], **_: Any) -> list[Any]:
+        self._tell()
+        return [confluent_kafka.TopicPartition(part.topic, part.partition, 5) for part in parts]
+
+    def _tell(self) -> None:
+        if self.refusals:
+            raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(self.refusals.pop()))
+
+
+@pytest.mark.parametrize("at_ms", [None, 1_000_000])
+def test_a_bounded_run_waits_for_brokers_that_cannot_tell_how_far_the_group_is(
+    at_ms: int | None,
+) -> None:
+    client = Forgetful(confluent_kafka.KafkaError.NOT_COORDINATOR, 0)
+    now_s = time.time()
+    until_then = Until(None if at_ms is None else int(now_s * 1000) + at_ms)
+    bound = Bound(until_then, client, {"t": [0]})
+    now_s += 2_000  # Then that time has come.
+    client.refusals = [confluent_kafka.KafkaError.NOT_COORDINATOR] * 3
+    answers = [bound.is_reached({}, now_s + number) for number in range(4)]
+    assert answers == [False, False, False, True]
+
+
+def test_a_bounded_run_ends_where_the_brokers_do_not_let_it_ask() -> None:
+    client = Forgetful(confluent_kafka.KafkaError.GROUP_AUTHORIZATION_FAILED, 0)
+    bound = Bound(Until(), client, {"t": [0]})
+    client.refusals = [confluent_kafka.KafkaError.GROUP_AUTHORIZATION_FAILED]
+    with pytest.raises(confluent_kafka.KafkaException):
+        bound.is_reached({}, time.time())
