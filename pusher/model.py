@@ -429,6 +429,8 @@ class Source(Protocol):
     """How much there is to read, where that is known; for progress only."""
     read_bytes: int
     """How much of `size_bytes` has been read."""
+    handed_bytes: int
+    """As much of that was read when the chunk was cut that was yielded last."""
 
     def chunks(self) -> AsyncIterator[Chunk]:
         """Yield chunks in order until the end. Raises InputError when the input breaks."""

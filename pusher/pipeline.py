@@ -13,11 +13,13 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 from aiolimiter import AsyncLimiter
+from anyio.abc import TaskGroup
 from msgspec import structs
 
 from pusher.accounting import LONG_S, Accounting
@@ -43,7 +45,14 @@ from pusher.model import (
 )
 from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
-from pusher.report import Confirmation, PhaseReport, Report, compose_report, why_parked
+from pusher.report import (
+    Confirmation,
+    PhaseReport,
+    Report,
+    RunFacts,
+    compose_report,
+    why_parked,
+)
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
 from pusher.sample_file import DeliveredObjects, SampleFile, write_sample
@@ -54,6 +63,8 @@ from pusher.sources import KafkaSource, LineSource, open_source
 from pusher.stopping import Stopping, cancel_after
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
+from pusher.version import __version__
+from pusher.watching import Watcher
 from pusher.watermark import Ledger
 from pusher.windows import Windows, confirmation_of
 
@@ -132,6 +143,9 @@ class Pipeline:
             keeps_messages=errand is not None,
         )
         self._ledger = Ledger()
+        self._watcher = Watcher(
+            self.view, self.tally, self._ledger, is_rate_limited=settings.rate is not None
+        )
         self._live = source if isinstance(source, KafkaSource) else None
         self._sample = Sample(settings.confirm, self._rng)
         self._windows = (
@@ -181,6 +195,7 @@ class Pipeline:
         self._warnings: list[str] = []
         self._is_complete = False
         self._started_s = 0.0
+        self._started_at = ""
         self._confirmation: Confirmation | None = None
         self.declined_s: float | None = None
         """All were to be confirmed, which was not begun as it takes so long, at least."""
@@ -195,6 +210,12 @@ class Pipeline:
             held_bytes=ledger.held_bytes,
             in_flight_limit=self._admission.limit,
             watermark_age_s=0.0 if read_at_s is None else time.monotonic() - read_at_s,
+            pause_s=self._admission.pause_s,
+            budget_bytes=self._settings.memory_bytes,
+            lanes_open=self._batcher.open_lane_count,
+            oldest=ledger.oldest,
+            accounting=self._watcher.accounting,
+            watched=self.view,
             confirmation=confirmation_of(self._windows or self._sample, None),
             is_reading=self.view.is_reading and not self.stopping.is_reading_over,
             live=self._live.state if self._live is not None else None,
@@ -207,6 +228,7 @@ class Pipeline:
             UsageError: the checkpoint cannot be used, or the input is not the one it belongs to.
         """
         self._started_s = time.monotonic()
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
             if self._books is not None:
@@ -239,29 +261,38 @@ class Pipeline:
                 rate=self._settings.status_rate,
                 rng=self._rng,
             )
+            beyond = await stack.enter_async_context(anyio.create_task_group())
+            beyond.start_soon(self._watcher.keep, self._admission, self._started_s)
             async with anyio.create_task_group() as beside:
-                if not self._settings.confirm.is_none:
-                    beside.start_soon(confirmer.watch, self._share_accepted)
-                    if self._windows is not None:
-                        beside.start_soon(self._windows.keep)
-                if self._checkpointer is not None and not self._settings.dry_run:
-                    beside.start_soon(self._checkpointer.keep)
-                if self._checkpointer is not None or self._live is not None:
-                    self._room.max_lag_bytes = self._settings.max_lag_bytes
-                if self._books is not None:
-                    beside.start_soon(self._books.keep, self.stopping)
-                if self._committer is not None and not self._settings.dry_run:
-                    beside.start_soon(self._committer.keep)
+                self._start_keepers(beside, confirmer)
                 if await self._is_welcome(transport):
                     await self._push(transport, confirmer)
                 await self._leave()
                 beside.cancel_scope.cancel()
-            if self._unusable is not None:
-                raise self._unusable
             pushed_s = time.monotonic() - self._started_s
-            await self._confirm(transport, confirmer)
-            halt = await self._close_books(self._verdict())
+            halt: Halt | None = None
+            if self._unusable is None:
+                await self._confirm(transport, confirmer)
+                halt = await self._close_books(self._verdict())
+            beyond.cancel_scope.cancel()
+        if self._unusable is not None:
+            raise self._unusable  # Here no task group wraps it.
         return self._report(halt, pushed_s, confirmer.trouble)
+
+    def _start_keepers(self, beside: TaskGroup, confirmer: Confirmer) -> None:
+        """Start what goes on beside the push: polls, checkpoints, commits, books."""
+        if not self._settings.confirm.is_none:
+            beside.start_soon(confirmer.watch, self._share_accepted)
+            if self._windows is not None:
+                beside.start_soon(self._windows.keep)
+        if self._checkpointer is not None and not self._settings.dry_run:
+            beside.start_soon(self._checkpointer.keep)
+        if self._checkpointer is not None or self._live is not None:
+            self._room.max_lag_bytes = self._settings.max_lag_bytes
+        if self._books is not None:
+            beside.start_soon(self._books.keep, self.stopping)
+        if self._committer is not None and not self._settings.dry_run:
+            beside.start_soon(self._committer.keep)
 
     def _share_accepted(self) -> float | None:
         """How much of the input has been accepted, at a guess; None where its size is not known."""
@@ -375,9 +406,11 @@ class Pipeline:
         if not is_last:
             self.view.stage = "waiting for processing"
             self._sample.keep_last()
+            self.tally.waits.is_processing = True
             is_processed = await confirmer.finish_unless(
                 self.stopping, self._settings.confirm_timeout_s
             )
+            self.tally.waits.is_processing = False
             if not is_processed and self.stopping.halt is None:
                 types = " and ".join(sorted(object_types))
                 warning = f"{types} were not seen processed in time; the next phase begins anyway"
@@ -496,12 +529,19 @@ class Pipeline:
             rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,
             elapsed_s=time.monotonic() - self._started_s,
-            pushed_s=pushed_s,
             in_flight_limit=self._admission.limit,
             phases=self._phases,
             warnings=self._warnings,
             dead_letters=self._dead_letters.name if self._dead_letters.written else None,
             checkpoint=str(settings.checkpoint) if settings.checkpoint else None,
+            constraint=self._watcher.accounting.shares(),
+            run=RunFacts(
+                started_at=self._started_at,
+                pushed_s=round(pushed_s, 3),
+                version=__version__,
+                settings=settings.shown(),
+            ),
+            series=self._watcher.series.report(),
             ledger=_name_of(None if settings.dry_run else settings.ledger),
             sample_out=_name_of(
                 None if settings.dry_run else settings.objects_path or settings.sample_out

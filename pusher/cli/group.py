@@ -16,6 +16,7 @@ _COMMANDS = {
     "push": "Push a change stream into a bridge and confirm a sample of it.",
     "plan": "Say what a push would send, how long it takes, and what would fail.",
     "replay": "Push dead letters again.",
+    "report": "Show the report of a run, or make a page of it.",
     "confirm": "Confirm later what a run has sampled or delivered.",
     "import": "Serve the import webhook and send what it asks for.",
     "settings": "Show, replace or delete property mappings.",

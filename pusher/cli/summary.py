@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pusher.constraint import IN_WORDS
 from pusher.protocol import printable
 from pusher.report import Confirmation, ConfirmReport, Report
 
@@ -43,6 +44,8 @@ def summary(report: Report | ConfirmReport) -> str:
         for phase in report.phases
         if phase.processed is False
     )
+    if report.run.pushed_s >= 1 and (bound := _constraint(report.constraint)):
+        lines.append(f"  limited by {bound}")
     lines.extend(_confirmation(report.confirmation))
     return "\n".join(lines)
 
@@ -54,6 +57,15 @@ def _rehearsed(report: Report) -> str:
     return (
         f"dry run: {at_least}{_plural(batches, 'request')} would be sent; `pusher plan` says how"
         " long that takes, and what would fail"
+    )
+
+
+def _constraint(shares: dict[str, float]) -> str:
+    """What the run waited for, the most important first."""
+    words = {constraint.value: text for constraint, text in IN_WORDS.items()}
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(
+        f"{words.get(name, name)} ({share:.0%})" for name, share in ordered if share >= 0.05
     )
 
 

@@ -51,7 +51,7 @@ class KafkaSource:
         load_client()  # Rather now than when the run has begun.
         self.name = f"{address.name} as {address.group}"
         self.size_bytes: int | None = None
-        self.read_bytes = 0
+        self.read_bytes = self.handed_bytes = 0
         self.paths: list[Path] = []
         self.state = LiveState()
         self.examples = Examples() if plan.formats.shows else None
@@ -97,6 +97,7 @@ class KafkaSource:
                 if isinstance(item, Exception):
                     raise item
                 self.read_bytes += len(item.data)
+                self.handed_bytes = self.read_bytes
                 yield item
                 self._taken += 1
                 handoff.let_in(item)
