@@ -133,7 +133,14 @@ NOT_IN_A_STILL_ROOM = frozenset(
     }
 )
 TALKS_HTTP = {"monitor", "transport", "webhook"}
-KNOWS_KAFKA = {"kafka_letters", "sources.client", "sources.consuming", "sources.until"}
+KNOWS_KAFKA = {
+    "kafka_letters",
+    "sources.client",
+    "sources.consuming",
+    "sources.converting",
+    "sources.offsets",
+    "sources.until",
+}
 MAY_IMPORT_THE_BRIDGE = {"cli.bridge", "cli.demo"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "core"}
 
