@@ -91,6 +91,18 @@ def _guard(arguments: argparse.Namespace) -> int:
     return 1
 
 
+def _kafka(arguments: argparse.Namespace) -> int:
+    from benchmarks import kafka  # noqa: PLC0415 - only this needs Kafka's client
+
+    bench = Bench(_FOLDER)
+    found = kafka.measure(_FOLDER / "inputs", arguments.messages, arguments.rounds)
+    results = {"environment": bench.environment(), **found}
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.out == tables.KAFKA_RESULTS:
+        tables.put("kafka", tables.of_kafka(results))
+    return 0
+
+
 def main() -> int:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -116,6 +128,13 @@ def main() -> int:
     command = commands.add_parser("table", help="write the tables of the documents")
     command.add_argument("results", type=Path)
     command.set_defaults(command=_table)
+    command = commands.add_parser(
+        "kafka", help="measure a topic beside a file with the same messages, and write the table"
+    )
+    command.add_argument("--messages", type=int, default=400_000)
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--out", type=Path, default=tables.KAFKA_RESULTS)
+    command.set_defaults(command=_kafka)
     arguments = parser.parse_args()
     try:
         code: int = arguments.command(arguments)

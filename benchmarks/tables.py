@@ -9,11 +9,12 @@ from typing import Any
 
 from benchmarks.figures import ratio
 
-__all__ = ["DOCUMENTS", "between", "parts", "write"]
+__all__ = ["DOCUMENTS", "KAFKA_RESULTS", "between", "of_kafka", "parts", "put", "write"]
 
 ROOT = Path(__file__).parents[1]
 _OWN = ROOT / "benchmarks" / "README.md"
-DOCUMENTS = {"speed": ROOT / "README.md", "scenarios": _OWN, "processes": _OWN}
+KAFKA_RESULTS = ROOT / "benchmarks" / "results" / "kafka.json"
+DOCUMENTS = {"speed": ROOT / "README.md", "scenarios": _OWN, "processes": _OWN, "kafka": _OWN}
 
 Results = Mapping[str, Any]
 
@@ -35,11 +36,46 @@ def between(mark: str) -> re.Pattern[str]:
 def write(results: Results) -> None:
     """Put the parts into the documents."""
     for mark, part in parts(results).items():
-        path = DOCUMENTS[mark]
-        text = path.read_text("utf-8")
-        place = between(mark).search(text)
-        assert place, f"{path} has no place for {mark}"
-        path.write_text(text[: place.start()] + part + text[place.end() :], "utf-8")
+        put(mark, part)
+
+
+def put(mark: str, part: str) -> None:
+    """Put a part between its marks."""
+    path = DOCUMENTS[mark]
+    text = path.read_text("utf-8")
+    place = between(mark).search(text)
+    assert place, f"{path} has no place for {mark}"
+    path.write_text(text[: place.start()] + part + text[place.end() :], "utf-8")
+
+
+def of_kafka(results: Results) -> str:
+    """A topic beside a file with the same messages."""
+    rows = []
+    for name, found in results["cases"].items():
+        of_topic, of_file = found["topic"], found["file"]
+        rows.append(
+            [
+                f"{name}, {found['mean_line_bytes']:.0f} B",
+                _number(of_topic["messages_per_s"]),
+                _number(of_file["messages_per_s"]),
+                str(ratio(of_topic["rates"], of_file["rates"])),
+                f"{max(0.0, found['loop_share_of_consuming']):.0%}",
+                f"{of_topic['cpu_us_per_message']:.2f} us",
+                f"{of_file['cpu_us_per_message']:.2f} us",
+                f"{of_topic['rss_mib']:.0f} MiB",
+            ]
+        )
+    head = (
+        "Messages",
+        "from a topic, messages/s",
+        "from a file",
+        "ratio (95 %)",
+        "event loop: share of consuming",
+        "CPU a message, topic",
+        "file",
+        "peak RSS, topic",
+    )
+    return _table(head, rows)
 
 
 def _speed(results: Results) -> str:

@@ -61,6 +61,21 @@ class Admission:
         """So much failed lately that one request at a time is enough."""
         return self._budget.is_empty
 
+    @property
+    def is_full(self) -> bool:
+        """Nobody else may send at the moment, pauses aside."""
+        return not self._has_room
+
+    @property
+    def pause_s(self) -> float:
+        """So much longer nobody is let in, as the endpoint has asked for it."""
+        return max(0.0, self._pause_s)
+
+    @property
+    def entered(self) -> int:
+        """How many have a turn: those in flight, and those that wait for the rate limit."""
+        return self._entered
+
     async def enter(self) -> bool:
         """Wait for a turn with something new; false when the gate is closed."""
         return await self._wait_in(self._waiting)

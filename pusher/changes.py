@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Literal, get_args
 
 import msgspec
@@ -284,8 +285,7 @@ class Converter:
         is_delete = change.op == "d"
         row = bytes(change.before if is_delete else change.after)
         source = change.source or _Source()
-        names = (source.db, source.schema, source.table or source.collection)
-        table = ".".join([name for name in names if name]) or None
+        table = _table_of(source.db, source.schema, source.table or source.collection)
         time_ms = record.timestamp_ms
         if time_ms is None:
             time_ms = source.ts_ms or change.ts_ms
@@ -319,7 +319,7 @@ class Converter:
             return Skipped("bootstrap")
         if change.type not in _MAXWELL_UPSERTS and change.type != "delete":
             return Problem("wrong_format", f"type {change.type[:20]!r} is none of Maxwell's")
-        table = ".".join([name for name in (change.database, change.table) if name]) or None
+        table = _table_of(change.database, None, change.table)
         time_ms = record.timestamp_ms
         if time_ms is None and change.ts is not None:
             time_ms = 1000 * change.ts
@@ -336,7 +336,8 @@ class Converter:
         is_delete: bool,
     ) -> Outcome:
         """A row of a table; one that is a sync message itself needs no mapping."""
-        fields = fields_of(text_of(row)) or {}
+        # What is inside of a value is on one line already.
+        fields = fields_of(row if row[0] == _OPEN_BRACE else text_of(row)) or {}
         entry = self._entry(record, table)
         if entry is not None:
             return self._mapped(entry, fields, record, time_ms, is_delete=is_delete)
@@ -377,16 +378,23 @@ class Converter:
 
     def _remember(self, record: Record, *, is_delete: bool) -> None:
         """Keep a delete until its tombstone; a later change of the key begins anew."""
-        if record.key is None:
+        deleted = self._deleted
+        if record.key is None or not (is_delete or deleted):
             return
-        deleted, key = self._deleted, _pair_key(record, record.key)
+        key = _pair_key(record, record.key)
         if is_delete:
             deleted[key] = None
             deleted.move_to_end(key)
             if len(deleted) > PAIRS_MAX:
                 deleted.popitem(last=False)
-        elif deleted:
+        else:
             deleted.pop(key, None)
+
+
+@lru_cache(maxsize=1024)
+def _table_of(database: str | None, schema: str | None, table: str | None) -> str | None:
+    """The whole name of a table, of what is known of it."""
+    return ".".join([name for name in (database, schema, table) if name]) or None
 
 
 def _pair_key(record: Record, key: bytes) -> tuple[str | None, int | None, bytes]:

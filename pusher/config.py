@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from pusher import masking
 from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
+from pusher.protocol import printable
 from pusher.refreshing import Refresher
 from pusher.sampling import SampleSize
 from pusher.sources import Formats, KafkaSource, LineSource, TopicAddress
@@ -259,6 +263,13 @@ class Settings:
                 " windows of time"
             )
 
+    def shown(self) -> dict[str, str | int | float | bool | list[str] | None]:
+        """The settings by their names, for a report. Of what may be secret: whether it is set."""
+        return {
+            one.name: _shown(getattr(self, one.name)) if one.repr else bool(getattr(self, one.name))
+            for one in fields(self)
+        }
+
     def transport_options(self) -> dict[str, Any]:
         """The keyword arguments of an `HttpTransport`."""
         return {
@@ -273,3 +284,21 @@ class Settings:
             "headers": self.headers,
             "proxy": self.proxy,
         }
+
+
+def _shown(value: object) -> str | int | float | bool | list[str] | None:
+    """A value that is no secret; of what is no plain value, whether it is set."""
+    if isinstance(value, (str, Path)):
+        return masking.shown("", printable(str(value)))
+    if isinstance(value, float):
+        return value if isfinite(value) else None  # JSON has no infinity.
+    if isinstance(value, (int, NoneType)):
+        return value
+    if isinstance(value, frozenset):
+        return sorted(map(printable, value))
+    if isinstance(value, (SampleSize, RejectedMax)):
+        return value.count if value.rate is None else f"{value.rate * 100:g}%"
+    if isinstance(value, Formats):
+        parts = (value.file_format, value.change, "mapped" if value.mapping else None)
+        return ", ".join(part for part in parts if part) or "auto"
+    return bool(value)

@@ -26,6 +26,7 @@ __all__ = [
     "Unwrapper",
     "closest_format",
     "format_of",
+    "key_content",
     "of_kcat",
 ]
 
@@ -321,7 +322,7 @@ class Unwrapper:
 
     def _contents(self, raw_key: Raw, raw_value: Raw) -> tuple[bytes | None, bytes | None]:
         """Key and value, which may be base64: text that is no JSON could be no message anyway."""
-        key, value = _key_content(raw_key), _content(raw_value)
+        key, value = key_content(raw_key), _content(raw_value)
         if value is not None and value[:2] in (b"ey", b"In", b"bn"):  # {" and its like in base64.
             decoded = base64.b64decode(value, validate=True)
             self._is_base64 = True
@@ -342,8 +343,8 @@ def _content(raw: Raw | bytes) -> bytes | None:
     return None if value == b"null" else value
 
 
-def _key_content(raw: Raw | bytes) -> bytes | None:
-    """A key need not be UTF-8: kcat writes its bytes as they are."""
+def key_content(raw: Raw | bytes) -> bytes | None:
+    """What a key in JSON stands for. It need not be UTF-8: kcat writes its bytes as they are."""
     try:
         return _content(raw)
     except (UnicodeError, msgspec.DecodeError):
@@ -365,7 +366,7 @@ def of_kcat(one: Kcat) -> Record:
     payload = one.payload
     return Record(
         None if payload is None else payload.encode(),
-        _key_content(one.key),
+        key_content(one.key),
         one.topic,
         one.partition,
         one.offset,
@@ -384,7 +385,7 @@ def _kcat(line: bytes, _place: Place | None) -> Unwrapped:
             return Problem("wrong_format", f"kcat: {what}: {_shown(fields[what])}")
     value = _content(one.payload)
     return Record(
-        value, _key_content(one.key), one.topic, one.partition, one.offset, _time_ms(one.ts)
+        value, key_content(one.key), one.topic, one.partition, one.offset, _time_ms(one.ts)
     )
 
 
@@ -394,7 +395,7 @@ def _rpk(line: bytes, _place: Place | None) -> Unwrapped:
     if value is None and one.value_size is not UNSET and one.value_size:
         return Problem("wrong_format", "rpk: no value, as it was asked for --meta-only")
     return Record(
-        value, _key_content(one.key), one.topic, one.partition, one.offset, _time_ms(one.timestamp)
+        value, key_content(one.key), one.topic, one.partition, one.offset, _time_ms(one.timestamp)
     )
 
 
@@ -403,7 +404,7 @@ def _of_a_place(one: _Kafkactl | _Akhq, place: Place | None) -> Record:
     topic = place.topic if place else None
     return Record(
         _content(one.value),
-        _key_content(one.key),
+        key_content(one.key),
         topic,
         one.partition,
         one.offset,

@@ -34,6 +34,7 @@ from pusher.model import (
 )
 from pusher.patience import PatientTransport
 from pusher.pipeline import Pipeline
+from pusher.progress import Vitals
 from pusher.protocol import IMPORT_PAGE_PATH, encode_import_page
 from pusher.report import Report, outcome_of
 from pusher.retrying import RetryPolicy
@@ -177,6 +178,11 @@ class Importer:
         self._stopping = stopping
         self._inventory = inventory
         self._rng = random.Random(settings.seed)
+        self._pipeline: Pipeline | None = None
+
+    def vitals(self) -> Vitals | None:
+        """How the import is that is under way; None where there is none."""
+        return self._pipeline.vitals() if self._pipeline is not None else None
 
     def counts(self, store_id: str) -> dict[str, int]:
         """How many objects of each type the input has for a store."""
@@ -204,16 +210,17 @@ class Importer:
             raise UsageError("the input is not the one that this import was begun with")
         settings = self._settings
         async with HttpTransport(settings.url, **settings.transport_options()) as transport:
-            pipeline = Pipeline(
+            self._pipeline = Pipeline(
                 self._open_input(),
                 settings,
                 transport=transport,
                 errand=_ImportErrand(order, self._state),
                 stopping=self._stopping,
             )
-            report = await pipeline.run()
+            report = await self._pipeline.run()
             if self._stopping.halt is None and not report.messages.pending:
                 report = await self._end_all(order, transport, report)
+        self._pipeline = None
         return self._with_facts(order, report)
 
     async def _end_all(

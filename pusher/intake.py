@@ -192,6 +192,7 @@ class Intake:
     ) -> None:
         """Decode and batch: one task, no await a message."""
         settings, batcher = self._settings, self._batcher
+        self._tally.waits.is_draining = False
         last_chunk_s = time.monotonic()
         with closing(dispatcher):
             async with chunks:
@@ -226,15 +227,21 @@ class Intake:
         try:
             chunk = chunks.receive_nowait()
         except anyio.WouldBlock:
-            with anyio.move_on_after(self._patience_s(time.monotonic() - last_chunk_s)):
-                return await chunks.receive()
-            return None
+            waits = self._tally.waits
+            waits.is_hungry = True
+            try:
+                with anyio.move_on_after(self._patience_s(time.monotonic() - last_chunk_s)):
+                    return await chunks.receive()
+                return None
+            finally:
+                waits.is_hungry = False
         await asyncio.sleep(0)  # Let requests go on meanwhile.
         return chunk
 
     async def _send_rest(self, dispatcher: Dispatcher) -> None:
         """The input has ended: send what is open, and wait until all is settled."""
         batcher = self._batcher
+        self._tally.waits.is_draining = True
         while batcher.open_lane_count or batcher.waiting_count or not dispatcher.is_idle:
             await dispatcher.send_all(batcher.turns(time.monotonic()))
             await dispatcher.send_all(batcher.finish())

@@ -162,12 +162,12 @@ class Entry:
                 and (text := _as_text(bytes(raw))) is not UNAVAILABLE
             ]
         else:
-            parts = [
-                name + text
-                for name, source in self.properties
-                if (value := source.of(row, record)) is not None
-                and (text := _as_text(value)) is not UNAVAILABLE
-            ]
+            parts = []
+            for name, source in self.properties:
+                raw = row.get(source.name)  # Most fields are columns.
+                value = bytes(raw) if raw is not None else source.of(row, record)
+                if value is not None and (text := _as_text(value)) is not UNAVAILABLE:
+                    parts.append(name + text)
         line = head + b',"properties":{' + b",".join(parts) + b"}"
         links = [
             name + ids
@@ -233,16 +233,17 @@ class Entry:
                 if changed_at_ms is None:
                     detail = f"the changedAt field {self.changed_at.name} is {_shown(value)}"
                     return Problem("bad_changed_at", f"{self.name}: {detail}, not a time")
-        head = b'{"objectType":"%b","action":"%b","externalObjectId":%b' % (
-            self.object_type.encode(),
-            action.encode(),
-            external_id,
-        )
+        head = _beginning(self.object_type, action) + external_id
         if store is not None:
             head += b',"storeId":' + store
         return head if changed_at_ms is None else head + b',"changedAt":%d' % changed_at_ms
 
     def _id(self, row: Row, record: Record) -> bytes | Problem:
+        if len(self.ids) == 1:
+            (source,) = self.ids
+            value = source.of(row, record)
+            text = None if value is None else _as_id(value)
+            return self._without("id", source, value) if text is None else text
         texts = []
         for source in self.ids:
             value = source.of(row, record)
@@ -250,14 +251,12 @@ class Entry:
             if text is None:
                 return self._without("id", source, value)
             texts.append(text)
-        if len(texts) == 1:
-            return texts[0]
         return _encode("-".join(_decode_text(text) for text in texts))
 
     def _store(self, row: Row, record: Record) -> bytes | Problem | None:
         store = self.store
         if not isinstance(store, Field):
-            return None if store is None else _encode(store)
+            return None if store is None else _quoted(store)
         value = store.of(row, record)
         text = None if value is None else _as_id(value)
         return self._without("store", store, value) if text is None else text
@@ -276,6 +275,19 @@ class Entry:
         else:
             time_ms = epoch_ms_of(text)
         return time_ms if time_ms is not None and 0 <= time_ms <= _CHANGED_AT_MAX else None
+
+
+@lru_cache(maxsize=64)
+def _beginning(object_type: str, action: str) -> bytes:
+    return b'{"objectType":"%b","action":"%b","externalObjectId":' % (
+        object_type.encode(),
+        action.encode(),
+    )
+
+
+@lru_cache(maxsize=64)
+def _quoted(text: str) -> bytes:
+    return _encode(text)
 
 
 @lru_cache(maxsize=4096)

@@ -121,6 +121,14 @@ def _requests(vitals: Vitals) -> Iterator[Metric]:
         ("requests_in_flight_limit", "As many might be.", vitals.in_flight_limit),
     ):
         yield GaugeMetricFamily(f"pusher_{name}", text, value=value)
+    bound = CounterMetricFamily(
+        "pusher_limited_by_seconds",
+        "Time that this was what limited the run.",
+        labels=["constraint"],
+    )
+    for constraint, seconds in vitals.accounting.seconds.items():
+        bound.add_metric([constraint.value], seconds)
+    yield bound
     yield _latency(tally)
 
 

@@ -13,14 +13,14 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 from aiolimiter import AsyncLimiter
-from msgspec import structs
+from anyio.abc import TaskGroup
 
-from pusher.accounting import LONG_S, Accounting
 from pusher.admission import Admission
 from pusher.batching import Batcher
 from pusher.bookkeeping import Books
@@ -28,6 +28,7 @@ from pusher.checkpointing import Checkpointer
 from pusher.committing import Committer
 from pusher.config import Settings
 from pusher.confirmer import Confirmer
+from pusher.confirming import Confirming
 from pusher.dead_letters import DeadLetters
 from pusher.errors import DiskError, UsageError
 from pusher.intake import Intake
@@ -45,29 +46,29 @@ from pusher.preflight import preflight
 from pusher.progress import Vitals, Watched
 from pusher.repairer import Before, Repairer
 from pusher.report import (
-    Confirmation,
     PhaseReport,
     Report,
+    RunFacts,
     compose_report,
-    spool_report_of,
     why_parked,
 )
 from pusher.retrying import RetryPolicy
 from pusher.room import Room
-from pusher.sample_file import DeliveredObjects, SampleFile, write_sample
+from pusher.sample_file import write_sample
 from pusher.sampling import Sample
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
 from pusher.sources import KafkaSource, LineSource, open_source
+from pusher.spool import spool_report_of
 from pusher.stopping import Stopping, cancel_after
 from pusher.tally import Tally
 from pusher.transport import HttpTransport
+from pusher.version import __version__
+from pusher.watching import Watcher
 from pusher.watermark import Ledger
 from pusher.windows import Windows, confirmation_of
 
 __all__ = ["Pipeline", "push"]
-
-SHOW_EVERY_S = 1.0
 
 _log = logging.getLogger("pusher")
 
@@ -144,6 +145,9 @@ class Pipeline:
             keeps_messages=errand is not None,
         )
         self._ledger = Ledger()
+        self._watcher = Watcher(
+            self.view, self.tally, self._ledger, is_rate_limited=settings.rate is not None
+        )
         self._live = source if isinstance(source, KafkaSource) else None
         self._sample = Sample(settings.confirm, self._rng)
         self._windows = (
@@ -193,9 +197,13 @@ class Pipeline:
         self._warnings: list[str] = []
         self._is_complete = False
         self._started_s = self._pushed_s = 0.0
-        self._confirmation: Confirmation | None = None
-        self.declined_s: float | None = None
+        self._started_at = ""
+        self._confirming = Confirming(settings, self._sample, self.stopping, self.view, self._rng)
+
+    @property
+    def declined_s(self) -> float | None:
         """All were to be confirmed, which was not begun as it takes so long, at least."""
+        return self._confirming.declined_s
 
     def vitals(self) -> Vitals:
         """How the run is at the moment."""
@@ -207,6 +215,12 @@ class Pipeline:
             held_bytes=ledger.held_bytes,
             in_flight_limit=self._admission.limit,
             watermark_age_s=0.0 if read_at_s is None else time.monotonic() - read_at_s,
+            pause_s=self._admission.pause_s,
+            budget_bytes=self._settings.memory_bytes,
+            lanes_open=self._batcher.open_lane_count,
+            oldest=ledger.oldest,
+            accounting=self._watcher.accounting,
+            watched=self.view,
             confirmation=confirmation_of(self._windows or self._sample, None),
             is_reading=self.view.is_reading and not self.stopping.is_reading_over,
             live=self._live.state if self._live is not None else None,
@@ -219,6 +233,7 @@ class Pipeline:
             UsageError: the checkpoint cannot be used, or the input is not the one it belongs to.
         """
         self._started_s = time.monotonic()
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         async with AsyncExitStack() as stack:
             stack.callback(self._dead_letters.close)
             stack.callback(self._close_spools)
@@ -253,19 +268,10 @@ class Pipeline:
                 rate=self._settings.status_rate,
                 rng=self._rng,
             )
+            beyond = await stack.enter_async_context(anyio.create_task_group())
+            beyond.start_soon(self._watcher.keep, self._admission, self._started_s)
             async with anyio.create_task_group() as beside:
-                if not self._settings.confirm.is_none:
-                    beside.start_soon(confirmer.watch, self._share_accepted)
-                    if self._windows is not None:
-                        beside.start_soon(self._windows.keep)
-                if self._checkpointer is not None and not self._settings.dry_run:
-                    beside.start_soon(self._checkpointer.keep)
-                if self._checkpointer is not None or self._live is not None:
-                    self._room.max_lag_bytes = self._settings.max_lag_bytes
-                if self._books is not None:
-                    beside.start_soon(self._books.keep, self.stopping)
-                if self._committer is not None and not self._settings.dry_run:
-                    beside.start_soon(self._committer.keep)
+                self._start_keepers(beside, confirmer)
                 if await self._is_welcome(transport):
                     sender = self._sender(transport)
                     await self._push(sender, confirmer)
@@ -273,10 +279,13 @@ class Pipeline:
                     await self._repair(transport, sender, confirmer)
                 await self._leave()
                 beside.cancel_scope.cancel()
-            if self._unusable is not None:
-                raise self._unusable
-            await self._confirm(transport, confirmer)
-            halt = await self._close_books(self._verdict())
+            halt: Halt | None = None
+            if self._unusable is None:
+                await self._confirm(transport, confirmer)
+                halt = await self._close_books(self._verdict())
+            beyond.cancel_scope.cancel()
+        if self._unusable is not None:
+            raise self._unusable  # Here no task group wraps it.
         return self._report(halt, confirmer.trouble)
 
     def _open_spools(self) -> None:
@@ -293,6 +302,21 @@ class Pipeline:
     def _close_spools(self) -> None:
         if isinstance(self.source, LineSource):
             self.source.close_spools()
+
+    def _start_keepers(self, beside: TaskGroup, confirmer: Confirmer) -> None:
+        """Start what goes on beside the push: polls, checkpoints, commits, books."""
+        if not self._settings.confirm.is_none:
+            beside.start_soon(confirmer.watch, self._share_accepted)
+            if self._windows is not None:
+                beside.start_soon(self._windows.keep)
+        if self._checkpointer is not None and not self._settings.dry_run:
+            beside.start_soon(self._checkpointer.keep)
+        if self._checkpointer is not None or self._live is not None:
+            self._room.max_lag_bytes = self._settings.max_lag_bytes
+        if self._books is not None:
+            beside.start_soon(self._books.keep, self.stopping)
+        if self._committer is not None and not self._settings.dry_run:
+            beside.start_soon(self._committer.keep)
 
     def _share_accepted(self) -> float | None:
         """How much of the input has been accepted, at a guess; None where its size is not known."""
@@ -416,9 +440,11 @@ class Pipeline:
         if not is_last:
             self.view.stage = "waiting for processing"
             self._sample.keep_last()
+            self.tally.waits.is_processing = True
             is_processed = await confirmer.finish_unless(
                 self.stopping, self._settings.confirm_timeout_s
             )
+            self.tally.waits.is_processing = False
             if not is_processed and self.stopping.halt is None:
                 types = " and ".join(sorted(object_types))
                 warning = f"{types} were not seen processed in time; the next phase begins anyway"
@@ -461,60 +487,13 @@ class Pipeline:
 
     async def _confirm(self, transport: Transport, confirmer: Confirmer) -> None:
         """Confirm the sample or all, unless the run ended early or a person stops waiting."""
-        settings = self._settings
         objects = self._books.objects if self._books is not None else None
-        if settings.confirm.is_none:
+        if self._settings.confirm.is_none:
             self._sample.clear()
         elif self._is_complete and self.stopping.halt is None:
             self.view.stage = "confirming"
-            if objects is not None and not objects.is_empty:
-                await self._confirm_all(objects, transport, confirmer)
-            else:
-                await confirmer.finish_unless(self.stopping, settings.confirm_timeout_s)
-            if objects is not None and objects.is_empty and self.tally.resumed:
-                detail = f"{objects.journal.path} does not hold what earlier runs have delivered"
-                known = confirmation_of(self._sample, detail)
-                left = max(0, self.tally.resumed - known.sampled)
-                self._confirmation = structs.replace(known, unconfirmed=known.unconfirmed + left)
+            await self._confirming.run(transport, confirmer, objects, resumed=self.tally.resumed)
         self.view.stage = "done"
-
-    async def _confirm_all(
-        self, objects: DeliveredObjects, transport: Transport, confirmer: Confirmer
-    ) -> None:
-        """Confirm all; the sample only, where nobody has agreed to how long that takes."""
-        settings = self._settings
-        accounting = Accounting(
-            SampleFile(objects.journal),
-            transport,
-            rate=settings.status_rate,
-            rng=self._rng,
-            of_portal=settings.api_key is not None,
-        )
-        try:
-            await accounting.load()
-            if accounting.estimate_s > LONG_S and not settings.confirm_long:
-                self.declined_s = accounting.estimate_s
-                await confirmer.finish_unless(self.stopping, settings.confirm_timeout_s)
-                accounting.decline(self._sample.failure_rate_upper_bound())
-            await accounting.take(self._sample.objects())
-            if self.declined_s is None:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(cancel_after, self.stopping.reading_ended, tasks.cancel_scope)
-                    tasks.start_soon(self._show, accounting)
-                    await accounting.run(settings.confirm_timeout_s)
-                    tasks.cancel_scope.cancel()
-            self._confirmation = accounting.confirmation()
-        except (DiskError, UsageError) as error:
-            self.stopping.end_sending(Halt(HaltKind.STOPPED, str(error)))
-        finally:
-            accounting.close()
-
-    async def _show(self, accounting: Accounting) -> None:
-        """Tell how far the confirmation is, for ever: the caller cancels it."""
-        _log.info("%s", accounting.plan())
-        while True:
-            self.view.stage = accounting.stage()
-            await anyio.sleep(SHOW_EVERY_S)
 
     def _verdict(self) -> Halt | None:
         """Why the run counts as stopped, if it does."""
@@ -564,13 +543,12 @@ class Pipeline:
             run_id=self.run_id,
             tally=tally,
             pending=pending,
-            confirmation=self._confirmation
+            confirmation=self._confirming.confirmation
             or confirmation_of(self._windows or self._sample, trouble),
             halt=halt,
             rejected_earlier=self._checkpointer.rejected_earlier if self._checkpointer else 0,
             bytes_read=self.source.read_bytes,
             elapsed_s=time.monotonic() - self._started_s,
-            pushed_s=self._pushed_s,
             in_flight_limit=self._admission.limit,
             phases=self._phases,
             warnings=self._warnings,
@@ -581,6 +559,14 @@ class Pipeline:
             is_repair_asked=bool(settings.repair),
             left_earlier=self._checkpointer.left if self._checkpointer and not repair else 0,
             inputs=self.source.inputs if isinstance(self.source, LineSource) else None,
+            constraint=self._watcher.accounting.shares(),
+            run=RunFacts(
+                started_at=self._started_at,
+                pushed_s=round(self._pushed_s, 3),
+                version=__version__,
+                settings=settings.shown(),
+            ),
+            series=self._watcher.series.report(),
             ledger=_name_of(None if settings.dry_run else settings.ledger),
             sample_out=_name_of(
                 None if settings.dry_run else settings.objects_path or settings.sample_out

@@ -14,15 +14,28 @@ from dataclasses import dataclass
 
 import anyio
 
+from pusher.constraint import IN_WORDS, Accounting, Constraint
 from pusher.model import LiveState, Source
 from pusher.report import Confirmation
 from pusher.tally import Tally
+from pusher.watermark import Oldest
 
-__all__ = ["Vitals", "Watched", "is_live_terminal", "show_bar", "show_lines"]
+__all__ = [
+    "Vitals",
+    "Watched",
+    "duration",
+    "is_live_terminal",
+    "outlook_of",
+    "show_bar",
+    "show_lines",
+]
 
 LINE_EVERY_S = 5.0
 BAR_EVERY_S = 0.2
 RATE_OVER_S = 5.0
+
+WIDE_COLUMNS = 130
+"""From here on the bar has all its words in one line."""
 
 _log = logging.getLogger("pusher")
 
@@ -36,11 +49,27 @@ class Watched:
     stage: str = "starting"
     passes: int = 1
     """How often the input is read: once a phase."""
+    limited_by: Constraint | None = None
+    """What has bound the run in the last seconds, while it pushes."""
+    left_s: float | None = None
+    """How long it will go on reading, as it goes lately; None where that cannot be told."""
 
     @property
     def is_reading(self) -> bool:
         """The run is past its start, and not at its end."""
         return self.stage not in {"starting", "preflight", "done"}
+
+    @property
+    def is_pushing(self) -> bool:
+        """Messages are read and sent, or will be when the bridge has processed earlier ones."""
+        return self.is_reading and self.stage != "confirming"
+
+    @property
+    def share_done(self) -> float | None:
+        """The part of the input that was taken in, where its size is known."""
+        if not self.source.size_bytes:
+            return None
+        return min(1.0, self.source.handed_bytes / (self.source.size_bytes * self.passes))
 
     @property
     def share_read(self) -> float | None:
@@ -61,6 +90,17 @@ class Vitals:
     in_flight_limit: int
     watermark_age_s: float
     """Since the oldest message was read that is not settled; 0 where all are."""
+    pause_s: float
+    """So much longer nothing is sent, as the endpoint has asked for it."""
+    budget_bytes: int
+    """What may be held."""
+    lanes_open: int
+    """Lanes that hold messages for their next batch."""
+    oldest: Oldest | None
+    """The oldest chunk that is not settled."""
+    accounting: Accounting
+    """How long each constraint has bound the run so far."""
+    watched: Watched
     confirmation: Confirmation
     is_reading: bool
     live: LiveState | None
@@ -99,10 +139,11 @@ async def show_lines(watched: Watched) -> None:
         share = watched.share_read
         read = "" if share is None else f"{share:.0%} of the input, "
         _log.info(
-            "%s: %s%s",
+            "%s: %s%s%s",
             watched.stage,
             read,
             _counts(tally, per_s),
+            "".join(f", {part}" for part in outlook_of(watched)),
             extra={
                 "fields": {
                     "stage": watched.stage,
@@ -113,6 +154,8 @@ async def show_lines(watched: Watched) -> None:
                     "retried": tally.requests_retried,
                     "in_flight": tally.in_flight,
                     "messages_per_s": round(per_s, 1),
+                    "limited_by": watched.limited_by,
+                    "left_s": None if watched.left_s is None else round(watched.left_s, 1),
                 }
             },
         )
@@ -125,6 +168,23 @@ def _counts(tally: Tally, per_s: float) -> str:
     if tally.requests_retried:
         parts.append(f"{tally.requests_retried:,} retried")
     return ", ".join(parts)
+
+
+def outlook_of(watched: Watched) -> list[str]:
+    """What binds the run at the moment, and how much longer it will go on."""
+    parts = [] if watched.limited_by is None else [f"limited by {IN_WORDS[watched.limited_by]}"]
+    if watched.left_s is not None:
+        parts.append(f"{duration(watched.left_s)} left")
+    return parts
+
+
+def duration(seconds: float) -> str:
+    """A time to come, about: 45 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 async def show_bar(watched: Watched) -> None:
@@ -148,14 +208,16 @@ async def show_bar(watched: Watched) -> None:
         with progress:
             task = progress.add_task(watched.stage, total=None, share="", counts="")
             while True:
-                share = watched.share_read
+                share, outlook = watched.share_read, ", ".join(outlook_of(watched))
+                counts = _counts(watched.tally, rate.update(watched.tally.delivered))
+                between = ", " if progress.console.width >= WIDE_COLUMNS else "\n"
                 progress.update(
                     task,
                     description=watched.stage,
                     total=None if share is None else 1.0,
                     completed=share or 0.0,
                     share="" if share is None else f"{share:4.0%}",
-                    counts=_counts(watched.tally, rate.update(watched.tally.delivered)),
+                    counts=counts + (between + outlook if outlook else ""),
                 )
                 progress.refresh()
                 await anyio.sleep(BAR_EVERY_S)

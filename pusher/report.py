@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 import msgspec
@@ -13,7 +13,7 @@ from pusher.model import Halt, HaltKind, Lane
 from pusher.protocol import printable
 from pusher.repairing import Casebook, Counts
 from pusher.sampling import Sample, SampledObject, SampleState
-from pusher.spool import Spool
+from pusher.series import SeriesReport
 from pusher.tally import Tally
 
 __all__ = [
@@ -25,9 +25,11 @@ __all__ = [
     "Latency",
     "Messages",
     "PhaseReport",
+    "RejectedExample",
     "RepairReport",
     "Report",
     "Requests",
+    "RunFacts",
     "SpoolReport",
     "compose_report",
     "confirmation_of",
@@ -35,12 +37,13 @@ __all__ = [
     "lanes_of",
     "latency_of",
     "outcome_of",
+    "rejected_examples_of",
     "requests_of",
-    "spool_report_of",
     "why_parked",
 ]
 
 LANES_MAX = 1_000
+DETAIL_MAX = 300
 EXAMPLES_MAX = 5
 REPAIR_EXAMPLES_MAX = 20
 
@@ -189,6 +192,34 @@ class RepairReport(msgspec.Struct, frozen=True):
         return sum(one.left for one in self.errors.values())
 
 
+class RejectedExample(msgspec.Struct, frozen=True):
+    """One dead letter, without its line."""
+
+    reason: str
+    detail: str
+    status: int | None
+    source: str
+    line: int
+
+
+class RunFacts(msgspec.Struct, frozen=True):
+    """What was run, and when. There are no secrets in it.
+
+    Attributes:
+        started_at: ISO 8601, UTC.
+        pushed_s: until the last message was settled; what comes then is the confirmation.
+        version: of pusher.
+        command: the command line; None where the library was called.
+        settings: by their names; True where a secret is set.
+    """
+
+    started_at: str = ""
+    pushed_s: float = 0.0
+    version: str = ""
+    command: str | None = None
+    settings: dict[str, str | int | float | bool | list[str] | None] = {}
+
+
 class Report(msgspec.Struct, frozen=True):
     """The outcome of a run."""
 
@@ -220,10 +251,35 @@ class Report(msgspec.Struct, frozen=True):
     """The files to read for a later repair; None where something cannot be read again."""
     began_ms: int | None = None
     """The bridge's clock at the first 2xx, epoch ms."""
+    rejected_examples: list[RejectedExample] = []
+    """The first dead letters of each reason."""
+    constraint: dict[str, float] = {}
+    """The part of the time of the push that each constraint was the binding one."""
+    run: RunFacts = RunFacts()
+    series: SeriesReport | None = None
 
     def to_json(self) -> builtins.bytes:
-        """The report as one indented JSON object with a line end."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        """The report as one indented JSON object with a line end; each column is a line."""
+        fields = msgspec.to_builtins(self)
+        columns = fields.pop("series")
+        text = msgspec.json.format(msgspec.json.encode(fields), indent=2)
+        if columns is None:
+            return text + b"\n"
+        lines = (
+            msgspec.json.encode(name) + b": " + msgspec.json.encode(column)
+            for name, column in columns.items()
+        )
+        series = b",\n    ".join(lines)
+        return text.removesuffix(b"\n}") + b',\n  "series": {\n    ' + series + b"\n  }\n}\n"
+
+    @classmethod
+    def from_json(cls, data: builtins.bytes) -> Report:
+        """Read a report that a run has written.
+
+        Raises:
+            ValueError: it is none; the message says where.
+        """
+        return msgspec.json.decode(data, type=cls)
 
 
 class ConfirmReport(msgspec.Struct, frozen=True):
@@ -268,17 +324,6 @@ def outcome_of(
     else:
         outcome = "delivered"
     return outcome, EXIT_CODES[outcome]
-
-
-def spool_report_of(spools: Sequence[Spool]) -> SpoolReport | None:
-    """What spools hold; None where there are none."""
-    if not spools:
-        return None
-    return SpoolReport(
-        sum(spool.input_bytes for spool in spools),
-        sum(spool.size_bytes for spool in spools),
-        [str(spool.path.absolute()) for spool in spools if spool.path is not None],
-    )
 
 
 def why_parked(lanes: Mapping[Lane, str], count: int) -> str:
@@ -383,6 +428,25 @@ def lanes_of(tally: Tally) -> list[LaneReport]:
     return lanes[:LANES_MAX]
 
 
+def rejected_examples_of(tally: Tally) -> list[RejectedExample]:
+    """A few rejected messages of each reason, those of the most frequent one first."""
+    return [
+        RejectedExample(
+            reason=rejection.reason,
+            detail=_shortened(rejection.detail),
+            status=rejection.status,
+            source=printable(rejection.source),
+            line=rejection.line,
+        )
+        for reason, _ in tally.rejected_by_reason.most_common()
+        for rejection in tally.rejected_examples.get(reason, ())
+    ]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= DETAIL_MAX else text[: DETAIL_MAX - 3] + "..."
+
+
 def compose_report(
     *,
     run_id: str,
@@ -393,12 +457,14 @@ def compose_report(
     rejected_earlier: int,
     bytes_read: int,
     elapsed_s: float,
-    pushed_s: float,
     in_flight_limit: int,
     phases: list[PhaseReport],
     warnings: list[str],
     dead_letters: str | None,
     checkpoint: str | None,
+    constraint: dict[str, float],
+    run: RunFacts,
+    series: SeriesReport,
     ledger: str | None = None,
     sample_out: str | None = None,
     spool: SpoolReport | None = None,
@@ -418,12 +484,14 @@ def compose_report(
         rejected_earlier: by the runs that this one goes on from.
         bytes_read: input bytes.
         elapsed_s: of the whole run.
-        pushed_s: until the last message was settled.
         in_flight_limit: requests in flight at most.
         phases: what became of each.
         warnings: as they were logged.
         dead_letters: the file of the dead letters, where any were written.
         checkpoint: the file from which a later run can go on.
+        constraint: shares of the time of the push.
+        run: what was run.
+        series: the run over time.
         ledger: the file of the accepted requests.
         sample_out: the file of what was to be confirmed.
         spool: what was kept of pipes.
@@ -458,7 +526,7 @@ def compose_report(
         requests=requests_of(tally),
         bytes=Bytes(read=bytes_read, sent=tally.bytes_sent),
         elapsed_s=round(elapsed_s, 3),
-        messages_per_s=round(tally.delivered / pushed_s, 1) if pushed_s else 0.0,
+        messages_per_s=round(tally.delivered / run.pushed_s, 1) if run.pushed_s else 0.0,
         latency_ms=latency_of(tally),
         in_flight=InFlight(max=tally.in_flight_max, limit=in_flight_limit),
         lanes=lanes_of(tally),
@@ -468,6 +536,10 @@ def compose_report(
         warnings=warnings,
         dead_letters=dead_letters,
         checkpoint=checkpoint,
+        rejected_examples=rejected_examples_of(tally),
+        constraint=constraint,
+        run=run,
+        series=series,
         ledger=ledger,
         sample_out=sample_out,
         spool=spool,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from pusher.batching import Batcher
+from pusher.constraint import Constraint
 from pusher.model import Batch, Chunk, Halt, HaltKind, Lane
 from pusher.report import why_parked
 from pusher.settling import Settlement
@@ -93,9 +94,11 @@ class Room:
         batcher = self._batcher
         if self._is_short(outlet, wanted_bytes):
             self._settlement.copy_out(self._memory_bytes)
+        waits = self._tally.waits
         while (is_short := self._is_short(outlet, wanted_bytes)) or self._is_behind():
             if self._stopping.is_sending_over:
-                return
+                break
+            waits.short_of = Constraint.MEMORY_BUDGET if is_short else Constraint.MAX_LAG
             await outlet.send_all(batcher.turns(time.monotonic()))
             if batcher.open_lane_count:
                 await outlet.send_all(batcher.oldest())
@@ -106,7 +109,8 @@ class Room:
                     why = why_parked(self.parked, self._ledger.parked)
                     halt = Halt(HaltKind.STOPPED, f"{why}; --max-lag is reached")
                     self._stopping.end_sending(halt)
-                return
+                break
+        waits.short_of = None
 
     def _is_short(self, outlet: Outlet, wanted_bytes: int) -> bool:
         """With what is wanted, and a batch that is being made, the budget does not suffice."""

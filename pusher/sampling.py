@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pusher.model import Batch, Delivery, Lane, ObjectType
+from pusher.model import Delivery, Lane, ObjectType
 from pusher.protocol import SyncError, SyncStatus, as_ms
 
 __all__ = [
@@ -212,7 +212,7 @@ class Sample:
         has_picks = not self._size.is_none and (
             is_new_lane
             or self._next_index < self._seen + len(batch)
-            or (bool(known) and _may_hold(batch, known))
+            or (bool(known) and batch.names_any(known))
         )
         if has_picks or remember_last:  # Mostly not: then nothing has to be looked into.
             named = _Named(delivery, now_s)
@@ -458,8 +458,3 @@ def _binomial_cdf(failed: int, sampled: int, rate: float) -> float:
         if term < total * 1e-15:
             break
     return math.exp(log_term) * total
-
-
-def _may_hold(batch: Batch, known: dict[str, SampledObject]) -> bool:
-    """Whether some of its messages may be of known objects. A part does not say that at once."""
-    return not (batch.id_pieces and known.keys().isdisjoint(batch.ids))

@@ -418,7 +418,12 @@ class Sender:
             reply.detail,
             delay_s,
         )
-        return await self._stopping.sleep(delay_s)
+        waits = self._tally.waits
+        waits.backing_off += 1
+        try:
+            return await self._stopping.sleep(delay_s)
+        finally:
+            waits.backing_off -= 1
 
     def _concluded(self, batch: Batch, reply: _Reply, attempt: int) -> Delivery | Refusal | None:
         """What an answer means that is not to be asked for again; None stops the run."""
@@ -434,8 +439,7 @@ class Sender:
         return None
 
     def _delivery(self, batch: Batch, answer: Answer, reply: _Reply, attempt: int) -> Delivery:
-        self._tally.requests_accepted += 1
-        self._tally.latency.add(reply.latency_s)
+        self._tally.accepted(reply.latency_s)
         self._quarantine.accepted(batch.lane)
         self._give_up.succeeded()
         self._end_doubt()

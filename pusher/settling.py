@@ -204,16 +204,17 @@ class Settlement:
 
     async def _write(self, rejections: list[Rejection]) -> bool:
         """Write dead letters and count them; false, and the run stops, when that fails."""
+        tally, rejected_max = self._tally, self._rejected_max
+        tally.waits.writing += 1
         try:
             if self._dead_letters is not None:
                 await self._dead_letters.write(rejections)
         except DiskError as error:
             self._stop(error)
             return False
-        tally, rejected_max = self._tally, self._rejected_max
-        tally.rejected += len(rejections)
-        for rejection in rejections:
-            tally.rejected_by_reason[rejection.reason] += 1
+        finally:
+            tally.waits.writing -= 1
+        tally.reject(rejections)
         if rejected_max is not None and (
             rejected_max.rate is None or tally.read >= _SHARE_FROM_READ
         ):

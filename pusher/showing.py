@@ -46,7 +46,7 @@ class Examples:
             found = self._kinds.setdefault((name, kind), _Kind())
         found.count += 1
         if len(found.examples) < EXAMPLES_MAX and kind != "not shown":
-            found.examples.append((record.key, record.value, text))
+            found.examples.append((_cut(record.key), _cut(record.value), text[: _SHOWN_BYTES + 1]))
 
     def lines(self) -> list[str]:
         """For people."""
@@ -68,6 +68,11 @@ def _kind_of(outcome: Outcome) -> tuple[str, bytes]:
     if isinstance(outcome, Problem):
         return f"rejected: {outcome.reason}", outcome.detail.encode()
     return ("DELETE" if b'"action":"DELETE"' in outcome else "UPSERT"), outcome
+
+
+def _cut(data: bytes | None) -> bytes | None:
+    """No more than is shown, and one byte to tell that there was more."""
+    return None if data is None else data[: _SHOWN_BYTES + 1]
 
 
 def _printable(data: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import IO, cast
 import zstandard
 
 from pusher.errors import DiskError, UsageError
+from pusher.report import SpoolReport
 
-__all__ = ["Spool", "SpoolPlan", "default_folder"]
+__all__ = ["Spool", "SpoolPlan", "default_folder", "spool_report_of"]
 
 _LEVEL = 1
 _REPLAY_BYTES = 128 << 10
@@ -214,3 +215,14 @@ def _created(path: Path) -> FileIO:
 def _unnamed(folder: Path) -> FileIO:
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         return FileIO(os.dup(file.fileno()), "r+")
+
+
+def spool_report_of(spools: Sequence[Spool]) -> SpoolReport | None:
+    """What spools hold; None where there are none."""
+    if not spools:
+        return None
+    return SpoolReport(
+        sum(spool.input_bytes for spool in spools),
+        sum(spool.size_bytes for spool in spools),
+        [str(spool.path.absolute()) for spool in spools if spool.path is not None],
+    )

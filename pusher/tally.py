@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from pusher.model import Lane
+from pusher.constraint import Waits
+from pusher.model import Lane, Rejection
 
 __all__ = ["LaneTally", "LatencyHistogram", "RejectedMax", "Tally"]
 
 LANES_MAX = 50_000
 """So many lanes are counted each by itself; beyond it the smallest are forgotten."""
 
+LATELY_MAX = 10_000
+"""So many latencies at most wait for whoever looks at the run."""
+
+EXAMPLES_MAX = 3
+REASONS_MAX = 50
+
 
 class LatencyHistogram:
-    """Latencies in buckets no wider than 0.1 % of their value, in bounded memory."""
+    """Latencies in buckets no wider than 0.1 % of their value, in bounded memory.
 
-    def __init__(self) -> None:
+    Args:
+        bits: of a latency in us that are kept; 11 are those 0.1 %, each one less twice as much.
+    """
+
+    def __init__(self, bits: int = 11) -> None:
+        self._bits = bits
         self._counts: Counter[int] = Counter()
         self._total = 0
         self.sum_s = 0.0
@@ -28,11 +40,18 @@ class LatencyHistogram:
     def add(self, latency_s: float) -> None:
         """Count one latency."""
         value_us = int(latency_s * 1e6)
-        shift = max(0, value_us.bit_length() - 11)
+        shift = max(0, value_us.bit_length() - self._bits)
         self._counts[value_us >> shift << shift] += 1
         self._total += 1
         self.sum_s += latency_s
         self.max_s = max(self.max_s, latency_s)
+
+    def absorb(self, other: LatencyHistogram) -> None:
+        """Add what another histogram has counted."""
+        self._counts.update(other._counts)
+        self._total += other._total
+        self.sum_s += other.sum_s
+        self.max_s = max(self.max_s, other.max_s)
 
     def percentile_ms(self, percent: float) -> float | None:
         """The latency that `percent` of all do not exceed, in ms; None where none was counted."""
@@ -126,6 +145,34 @@ class Tally:
     bytes_sent: int = 0
     in_flight: int = 0
     in_flight_max: int = 0
+    waits: Waits = field(default_factory=Waits)
+    rejected_examples: dict[str, list[Rejection]] = field(default_factory=dict)
+    """The first few of each reason, without their lines."""
+    _latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=LATELY_MAX))
+
+    def accepted(self, latency_s: float) -> None:
+        """A request was accepted."""
+        self.requests_accepted += 1
+        self.latency.add(latency_s)
+        self._latencies_s.append(latency_s)
+
+    def take_latencies(self) -> list[float]:
+        """The latencies of the requests that were accepted since this was asked last."""
+        taken = list(self._latencies_s)
+        self._latencies_s.clear()
+        return taken
+
+    def reject(self, rejections: Sequence[Rejection]) -> None:
+        """Count messages whose dead letters are written."""
+        self.rejected += len(rejections)
+        for rejection in rejections:
+            reason = rejection.reason
+            self.rejected_by_reason[reason] += 1
+            examples = self.rejected_examples.get(reason)
+            if examples is None and len(self.rejected_examples) < REASONS_MAX:
+                examples = self.rejected_examples[reason] = []
+            if examples is not None and len(examples) < EXAMPLES_MAX:
+                examples.append(replace(rejection, record=b"", extra={}))
 
     def lane(self, lane: Lane) -> LaneTally:
         """The counters of a lane."""

@@ -13,7 +13,7 @@ from itertools import islice
 
 from pusher.model import Chunk, Partition, Position, chunk_counts, place_of
 
-__all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger", "Line"]
+__all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger", "Line", "Oldest"]
 
 _CHUNK_OVERHEAD_BYTES = 1024
 _LINE_OVERHEAD_BYTES = 300
@@ -27,6 +27,17 @@ Line = tuple[int, int, bytes]
 """Line number, offset, and the line without its end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Oldest:
+    """Where the oldest chunk begins that is not settled. `read_at_s` is as in `admit`."""
+
+    source: str
+    partition: Partition | None
+    line: int
+    offset: int
+    read_at_s: float
+
+
 @dataclass(slots=True, eq=False)
 class _Entry:
     """A chunk beyond the watermark. `chunk` is None when nothing points into it any more."""
@@ -37,6 +48,8 @@ class _Entry:
     read_bytes: int
     read_at_s: float
     queue: _Queue
+    line: int
+    offset: int
     message_count: int = 0
     open_count: int = 0
     parked_count: int = 0
@@ -99,7 +112,10 @@ class Ledger:
         queue = self._queues.get(chunk.partition)
         if queue is None:
             queue = self._queues[chunk.partition] = _Queue(chunk.partition)
-        entry = _Entry(chunk, chunk.source, chunk.end, size, read_at_s, queue)
+        offset = chunk.offsets[0] if chunk.offsets else chunk.offset
+        entry = _Entry(
+            chunk, chunk.source, chunk.end, size, read_at_s, queue, chunk.first_line, offset
+        )
         self._open[chunk.number] = entry
         queue.entries.append(entry)
         self._beyond += 1
@@ -223,9 +239,18 @@ class Ledger:
     @property
     def oldest_read_at_s(self) -> float | None:
         """When the oldest chunk was read that is not settled; None when all are."""
-        return min(
-            (queue.entries[0].read_at_s for queue in self._queues.values() if queue.entries),
-            default=None,
+        oldest = self.oldest
+        return None if oldest is None else oldest.read_at_s
+
+    @property
+    def oldest(self) -> Oldest | None:
+        """The oldest chunk that is not settled; None when all are."""
+        first = (queue.entries[0] for queue in self._queues.values() if queue.entries)
+        entry = min(first, key=lambda entry: entry.read_at_s, default=None)
+        if entry is None:
+            return None
+        return Oldest(
+            entry.source, entry.queue.partition, entry.line, entry.offset, entry.read_at_s
         )
 
     def chunks_of(self, partition: Partition) -> set[int]:

@@ -21,27 +21,33 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {
                 "batching",
                 "changes",
+                "constraint",
                 "coverage",
                 "crosschecking",
                 "decoding",
                 "detecting",
                 "envelopes",
                 "findings",
+                "forecast",
                 "generating",
                 "isolating",
                 "mapping",
                 "masking",
                 "planning",
                 "protocol",
+                "page",
+                "plotting",
                 "proxying",
                 "refreshing",
                 "pacing",
                 "records",
                 "repairing",
+                "report",
                 "resuming",
                 "retrying",
                 "sampling",
                 "selecting",
+                "series",
                 "settings_file",
                 "showing",
                 "tally",
@@ -61,6 +67,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "import_state",
                 "journal",
                 "kafka_letters",
+                "page_file",
                 "record_spool",
                 "sample_file",
                 "sources",
@@ -86,11 +93,12 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "polling",
                 "preflight",
                 "progress",
-                "report",
                 "room",
                 "sender",
                 "settling",
+                "snapshot",
                 "stopping",
+                "watching",
                 "windows",
             }
         ),
@@ -102,6 +110,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {
                 "accounting",
                 "client",
+                "confirming",
                 "importing",
                 "intake",
                 "monitor",
@@ -136,7 +145,14 @@ NOT_IN_A_STILL_ROOM = frozenset(
     }
 )
 TALKS_HTTP = {"monitor", "transport", "webhook"}
-KNOWS_KAFKA = {"kafka_letters", "sources.client", "sources.consuming", "sources.until"}
+KNOWS_KAFKA = {
+    "kafka_letters",
+    "sources.client",
+    "sources.consuming",
+    "sources.converting",
+    "sources.offsets",
+    "sources.until",
+}
 MAY_IMPORT_THE_BRIDGE = {"cli.bridge", "cli.demo"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "core"}
 

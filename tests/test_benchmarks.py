@@ -16,7 +16,7 @@ from benchmarks.inputs import Stream, write
 from benchmarks.measuring import BenchmarkError, Command, run, sink
 from benchmarks.plotting import drawn
 from benchmarks.scenarios import SUITES
-from benchmarks.tables import DOCUMENTS, between, parts
+from benchmarks.tables import DOCUMENTS, KAFKA_RESULTS, between, of_kafka, parts
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "speed.json"
 
@@ -33,11 +33,25 @@ def line(one: dict[str, Any]) -> bytes:
     return orjson.dumps({"storeId": "s", "objectType": "DEAL", **one})
 
 
-@pytest.mark.parametrize("mark", DOCUMENTS)
+@pytest.mark.parametrize("mark", sorted(DOCUMENTS.keys() - {"kafka"}))
 def test_the_tables_of_the_documents_are_those_of_the_results(mark: str) -> None:
     found = between(mark).search(DOCUMENTS[mark].read_text("utf-8"))
     assert found
     assert found.group() == parts(json.loads(RESULTS.read_text()))[mark], "run scripts/benchmark"
+
+
+def test_the_table_of_topics_is_that_of_their_results() -> None:
+    found = between("kafka").search(DOCUMENTS["kafka"].read_text("utf-8"))
+    assert found
+    wanted = of_kafka(json.loads(KAFKA_RESULTS.read_text()))
+    assert found.group() == wanted, "run python -m benchmarks kafka"
+
+
+def test_topics_are_not_much_slower_than_files_and_leave_the_event_loop_to_pushing() -> None:
+    for name, found in json.loads(KAFKA_RESULTS.read_text())["cases"].items():
+        share = ratio(found["topic"]["rates"], found["file"]["rates"])
+        assert share.value >= 0.6, name
+        assert found["loop_share_of_consuming"] < 0.25, name
 
 
 def test_the_plot_is_that_of_the_results() -> None:

@@ -167,6 +167,7 @@ VALUES: dict[str, str | None] = {
     "--ledger": "ledger.ndjson",
     "--dead-letters": "letters.ndjson",
     "--report": "report.json",
+    "--html": "report.html",
     "--progress": "never",
     "--quiet": None,
     "--verbose": None,

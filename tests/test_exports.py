@@ -471,3 +471,99 @@ async def test_a_record_over_the_limit_is_rejected_unread(
     (letter,) = letters_in(tmp_path)
     assert (letter["reason"], letter["line"]) == ("line_too_long", 2)
     assert letter["line_bytes"] == len(large)
+
+
+KEYED = """
+[topics.orders]
+type = "DEAL"
+store = "s1"
+id = "$key"
+properties = ["status"]
+"""
+
+
+def sink_files(folder: Path, values: list[Any], keys: list[Any] | None, start: int = 0) -> Path:
+    """A file of a Confluent sink with store.kafka.keys, and its sidecar."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"orders+0+{start:010}.json.gz"
+    path.write_bytes(gzip.compress(ndjson(values)))
+    if keys is not None:
+        path.with_name(f"orders+0+{start:010}.keys.json.gz").write_bytes(
+            gzip.compress(ndjson(keys))
+        )
+    return path
+
+
+async def test_the_keys_beside_the_values_of_a_sink_are_their_ids_across_a_resume(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "map.toml").write_text(KEYED)
+    values = [{"status": f"s{n}"} for n in range(6_000)]
+    for start in (0, 3_000):
+        part = range(start, start + 3_000)
+        keys = [f"k{n}" if start else n for n in part]  # Strings, and other JSON.
+        sink_files(tmp_path / "topics", values[start : start + 3_000], keys, start)
+    arguments = ("topics", "--map", "map.toml", "--checkpoint", "ck", "--concurrency", "1")
+    endpoint.answer = refuse_after(endpoint, 20)
+    stopped = await pushed(endpoint, tmp_path, *arguments)
+    assert stopped.code == 3, stopped.err
+    endpoint.answer = accept
+    result = await pushed(endpoint, tmp_path, *arguments)
+    assert result.code == 0, result.err
+    wanted = {f"k{n}" if n >= 3_000 else str(n): f"s{n}" for n in range(6_000)}
+    found = {one["externalObjectId"]: one["properties"]["status"] for one in endpoint.delivered}
+    assert found == wanted
+
+
+def refuse_after(endpoint: Endpoint, count: int) -> Any:
+    async def answer(request: Request) -> web.StreamResponse:
+        if len(endpoint.accepted) < count:
+            return await accept(request)
+        return web.Response(status=401)
+
+    return answer
+
+
+async def test_a_dead_letter_keeps_the_key_that_stood_beside_its_value(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "map.toml").write_text(KEYED.replace('"s1"', '{ field = "shop" }'))
+    path = sink_files(tmp_path, [{"status": "new"}], ["k7"])
+    first = await pushed(endpoint, tmp_path, path, "--map", "map.toml")
+    assert first.counts() == (1, 0, 1, 0), first.err
+    (letter,) = letters_in(tmp_path)
+    assert (letter["reason"], letter["key"]) == ("no_store", "k7")
+    (tmp_path / "map.toml").write_text(KEYED)
+    again = await pushed(
+        endpoint, tmp_path, "pusher.dead.ndjson", "--map", "map.toml", "--dead-letters", "more"
+    )
+    assert again.code == 0, again.err
+    assert [one["externalObjectId"] for one in endpoint.delivered] == ["k7"]
+
+
+async def test_fewer_keys_than_values_stop_the_run_and_nothing_gets_a_wrong_id(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "map.toml").write_text(KEYED)
+    path = sink_files(tmp_path, [{"status": "a"}, {"status": "b"}], ["k1"])
+    result = await pushed(endpoint, tmp_path, path, "--map", "map.toml")
+    assert result.code == 3
+    assert "it ends before its values, at line 2" in result.err
+    assert endpoint.delivered == []
+
+
+async def test_keys_of_tombstones_are_deletes_only_where_their_folder_is_named(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "map.toml").write_text(KEYED)
+    sink_files(tmp_path / "topics/orders/partition=0", [{"status": "new"}], ["k1"])
+    tombstones = tmp_path / "topics/orders/tombstone"
+    tombstones.mkdir()
+    (tombstones / "orders+0+0000000001.keys.json").write_bytes(b'"k1"\n"k2"\n')
+    values = await pushed(endpoint, tmp_path, "topics", "--map", "map.toml")
+    assert values.counts() == (1, 1, 0, 0), values.err
+    assert "1 files with the keys of tombstones" in values.err
+    deletes = await pushed(endpoint, tmp_path, tombstones, "--map", "map.toml")
+    assert deletes.counts() == (2, 2, 0, 0), deletes.err
+    found = [(one["action"], one["externalObjectId"]) for one in endpoint.delivered]
+    assert found == [("UPSERT", "k1"), ("DELETE", "k1"), ("DELETE", "k2")]

@@ -83,11 +83,12 @@ async def importing(source: Path, url: str, *more: str | Path, cwd: Path) -> Asy
     argv = (*PUSHER, "import", source, "--url", url, "--listen", "127.0.0.1:0", "--report", "-")
     async with starting(*argv, *more, cwd=cwd, stderr=PIPE) as process:
         assert process.stderr is not None
+        said = ""
         async with asyncio.timeout(40):
-            said = (await process.stderr.readline()).decode()
-        assert "the import webhook is served at" in said, (
-            said + (await process.stderr.read()).decode()
-        )
+            while "the import webhook is served at" not in said:
+                line = (await process.stderr.readline()).decode()
+                assert line, said
+                said += line
         yield Running(process, said.split()[-1], said)
 
 
@@ -658,3 +659,59 @@ async def test_a_whole_store_is_imported_into_a_bridge_that_asks_for_it(tmp_path
         one["items"] for one in done.report["import"]["types"]
     )
     assert done.report["messages"]["delivered"] > 2_000
+
+
+MAP = """
+[topics."shop.*"]
+type = "CONTACT"
+store = "s1"
+id = "id"
+properties = ["mail"]
+"""
+
+
+async def test_an_export_of_a_topic_is_imported_as_what_its_records_are(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "map.toml").write_text(MAP)
+    lines = []
+    for number in range(250):
+        row = {"id": number, "mail": f"{number}@example.com"}
+        source = {"db": "shop", "table": "customers", "ts_ms": 5}
+        change = {"before": None, "after": row, "source": source, "op": "c"}
+        lines.append(kcat_line(number, json.dumps(change)))
+    gone = {"before": {"id": 900}, "after": None, "source": {"db": "shop"}, "op": "d"}
+    lines += [kcat_line(250, json.dumps(gone)), kcat_line(251, None), kcat_line(252, "no json")]
+    source_file = tmp_path / "export.json"
+    source_file.write_text("".join(lines))
+    more = ("--token", "t0k", "--map", "map.toml")
+    async with importing(source_file, endpoint.url, *more, cwd=tmp_path) as command:
+        status, answer = await command.ask()
+        assert status == 200
+        counts = {one["settingsId"]: one["count"] for one in answer["importCounts"]}
+        assert counts[TYPES.index("CONTACT") + 1] == 250
+        done = await command.end()
+    assert done.code == 1, done.err  # One record is no change: a dead letter.
+    assert "detected kcat (kcat -J) with debezium values" in done.err
+    assert_is_complete(endpoint, {"CONTACT": {str(number) for number in range(250)}})
+    assert done.report["skipped"] == {"delete": 1, "tombstone_of_pair": 1}
+    assert [one["record"] for one in letters_in(tmp_path)] == [kcat_line(252, "no json").strip()]
+
+
+def kcat_line(offset: int, payload: str | None) -> str:
+    place = {"topic": "shop.customers", "partition": 0, "offset": offset, "tstype": "create"}
+    return json.dumps({**place, "ts": STARTED_AT, "key": "k", "payload": payload}) + "\n"
+
+
+async def test_a_live_topic_cannot_be_imported_and_the_error_says_what_can(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    done = await run(
+        *("import", "kafka://me:s3cret@broker:9092/orders?group=g", "--url", endpoint.url),
+        *("--token", "t0k"),
+        cwd=tmp_path,
+    )
+    assert done.code == 2
+    assert "live topics are read by `pusher push` alone" in done.err
+    assert "kcat -C -J" in done.err
+    assert "s3cret" not in done.err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,7 +115,11 @@ def test_every_record_is_a_line_or_counted_and_the_last_chunk_ends_behind_it(
     records = [Record(v, b"k", "t", 3, 2 * n, 0) for n, v in enumerate(values)]
     chunks = list(
         chunks_of_records(
-            PARTITION, records, Converter(change="canonical"), first_line=1, max_line_bytes=8
+            PARTITION,
+            records,
+            Converter(change="canonical").convert,
+            first_line=1,
+            max_line_bytes=8,
         )
     )
     found = 0
@@ -164,3 +171,32 @@ def test_each_partition_has_a_watermark_of_its_own_and_a_forgotten_one_has_none(
     ledger.forget(PARTITION)
     ledger.settle([(found[0], 1)])
     assert (ledger.offsets, ledger.pending, ledger.lag_bytes) == ({other: 8}, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("kafka://127.0.0.1:9/t?group=g",),
+        ("input.ndjson", "--dead-letters-topic", "kafka://127.0.0.1:9/dead"),
+    ],
+)
+def test_where_the_client_is_not_installed_the_error_says_how_to_install_it(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "input.ndjson").write_bytes(line(1) + b"\n")
+    blocked = (
+        "import sys; sys.modules['confluent_kafka'] = None; "
+        "from pusher.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", blocked, "push", *arguments, "--url", "http://127.0.0.1:9"],
+        cwd=tmp_path,
+        env={name: one for name, one in os.environ.items() if not name.startswith("PUSHER_")},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "the Kafka client is not installed: pip install 'ecomm-pusher[kafka]'" in done.stderr
+    assert "Traceback" not in done.stderr

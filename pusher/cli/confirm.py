@@ -20,7 +20,7 @@ from pusher.cli.connection import (
 )
 from pusher.cli.running import (
     Unusable,
-    check_report,
+    check_reports,
     exit_with,
     hold_signals,
     ignore_signals,
@@ -101,7 +101,7 @@ def command(
     configure(verbosity=-1 if quiet else int(verbose), log_format=log_format)
     connection = Connection.of(options)
     try:
-        check_report(report, {file.resolve()})
+        check_reports(report, None, {file.resolve()})
         settings = Settings(
             url=connection.url,
             token=connection.token,
@@ -206,6 +206,7 @@ async def _run(accounting: Accounting, door: HttpTransport, settings: Settings) 
 
     import anyio  # noqa: PLC0415
 
+    from pusher.cli.logs import shown  # noqa: PLC0415
     from pusher.errors import DiskError  # noqa: PLC0415
     from pusher.preflight import preflight  # noqa: PLC0415
     from pusher.stopping import Stopping, cancel_after  # noqa: PLC0415
@@ -213,7 +214,7 @@ async def _run(accounting: Accounting, door: HttpTransport, settings: Settings) 
     stopping = Stopping()
     reason: str | None = None
     async with door, anyio.create_task_group() as beside:
-        await beside.start(obey_signals, stopping)
+        await beside.start(obey_signals, stopping, lambda: shown(accounting.stage()))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cancel_after, stopping.reading_ended, tasks.cancel_scope)
             reason = await preflight(door, rng=random.Random(settings.seed))

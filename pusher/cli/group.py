@@ -17,6 +17,7 @@ _COMMANDS = {
     "plan": "Say what a push would send, how long it takes, and what would fail.",
     "repair": "Send again what the bridge could not process.",
     "replay": "Push dead letters again.",
+    "report": "Show the report of a run, or make a page of it.",
     "confirm": "Confirm later what a run has sampled or delivered.",
     "import": "Serve the import webhook and send what it asks for.",
     "settings": "Show, replace or delete property mappings.",

@@ -15,10 +15,12 @@ from pusher.cli.connection import connection_options, option
 from pusher.cli.running import (
     Unusable,
     check_folder,
-    check_report,
+    check_reports,
     exit_with,
     hold_signals,
     obey_signals,
+    pass_over_snapshots,
+    show_snapshot,
 )
 from pusher.cli.streaming import input_options, output_options, pace_options, settings_of
 from pusher.cli.values import SOURCE, read_secret
@@ -130,6 +132,7 @@ def command(
     source: tuple[str, ...],
     *,
     report: str | None,
+    html: str | None,
     quiet: bool,
     verbose: bool,
     log_format: str,
@@ -147,9 +150,10 @@ def command(
     from pusher.cli.logs import configure  # noqa: PLC0415 - loaded when a run begins
     from pusher.errors import InputError, PusherError, UsageError  # noqa: PLC0415
 
+    pass_over_snapshots()
     configure(verbosity=-1 if quiet else int(verbose), log_format=log_format)
     try:
-        check_report(report)
+        check_reports(report, html)
         check_folder("--dead-letters", options["dead_letters"])
         result = _run(source, options)
     except UsageError as error:
@@ -160,7 +164,7 @@ def command(
         raise SystemExit(3 if isinstance(error, InputError) else 1) from error
     if isinstance(result, int):
         raise SystemExit(result)
-    exit_with(result, report, quiet=quiet, as_json=log_format == "json")
+    exit_with(result, report, html, quiet=quiet, as_json=log_format == "json")
 
 
 def _run(source: tuple[str, ...], options: dict[str, Any]) -> ImportReport | int:
@@ -245,10 +249,15 @@ async def _serve(
     from pusher.webhook import Webhook  # noqa: PLC0415
 
     stopping = Stopping()
+    importer: Importer | None = None
     report: ImportReport | None = None
     error: PusherError | None = None
     async with anyio.create_task_group() as tasks:
-        await tasks.start(obey_signals, stopping)
+        await tasks.start(
+            obey_signals,
+            stopping,
+            lambda: show_snapshot(importer.vitals() if importer else None),
+        )
         try:
             inventory = await take_inventory(open_input(), settings, stopping)
             importer = Importer(open_input, settings, state, stopping, inventory)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-__all__ = ["configure"]
+__all__ = ["configure", "is_json", "shown"]
 
 
 def configure(*, verbosity: int, log_format: str) -> None:
@@ -27,6 +27,27 @@ def configure(*, verbosity: int, log_format: str) -> None:
         logger.setLevel(logging.ERROR)
     else:
         logger.setLevel(logging.DEBUG if verbosity else logging.INFO)
+
+
+def is_json() -> bool:
+    """Whether the log was asked for as JSON."""
+    handlers = logging.getLogger("pusher").handlers
+    return any(isinstance(handler.formatter, _JsonFormatter) for handler in handlers)
+
+
+def shown(message: str, fields: dict[str, object] | None = None) -> None:
+    """Write something that was asked for, whatever the log's level is.
+
+    Args:
+        message: its text.
+        fields: what a log that is JSON says besides.
+    """
+    logger = logging.getLogger("pusher")
+    record = logger.makeRecord(
+        logger.name, logging.INFO, "", 0, message, (), None, extra={"fields": fields or {}}
+    )
+    for handler in logger.handlers:
+        handler.handle(record)
 
 
 class _StderrHandler(logging.Handler):

@@ -14,12 +14,14 @@ from pusher.cli.asking import asked, can_ask, confirm_or_end
 from pusher.cli.connection import connection_options, option, refresh_options, with_options
 from pusher.cli.running import (
     Unusable,
-    check_report,
+    check_reports,
     exit_with,
     heed_signals,
     hold_signals,
     ignore_signals,
     obey_signals,
+    pass_over_snapshots,
+    show_snapshot,
 )
 from pusher.cli.streaming import (
     checkpoint_options,
@@ -59,6 +61,12 @@ Examples:
   pusher push 'kafka://h1:9092,h2:9092/orders?group=hubspot' --url https://bridge.example
   export PUSHER_URL=http://127.0.0.1:8080
   zcat old.ndjson.gz | pusher push --store shop-1 --type PRODUCT --report - | jq .messages
+  pusher push export/ --url https://bridge.example --token-file token --html run.html
+
+\b
+Signals:
+  INT, TERM  read no more, deliver what was read, report; a second one leaves at once
+  USR1       say on stderr how the run is, and what limits it
 
 \b
 Exit codes:
@@ -198,14 +206,15 @@ def run_push(
     from pusher.cli.logs import configure  # noqa: PLC0415 - loaded when a run begins
     from pusher.errors import PusherError, UsageError  # noqa: PLC0415
 
-    report, quiet = options.pop("report"), options.pop("quiet")
+    pass_over_snapshots()
+    report, html, quiet = options.pop("report"), options.pop("html"), options.pop("quiet")
     is_verbose, log_format = options.pop("verbose"), options.pop("log_format")
     shows_progress = options.pop("progress") == "auto" and not quiet
     address = options.pop("metrics_host"), options.pop("metrics_port")
     configure(verbosity=-1 if quiet else int(is_verbose), log_format=log_format)
     try:
-        check_report(report)
-        pipeline = _pipeline(source, options, letters, before, report)
+        check_reports(report, html)
+        pipeline = _pipeline(source, options, letters, before, (report, html))
         result = _run_watched(pipeline, address, shows_progress=shows_progress)
         if pipeline.declined_s is not None and result.exit_code in {1, 4} and can_ask():
             result = _confirmed_after_all(result, pipeline.settings)
@@ -216,7 +225,7 @@ def run_push(
         raise Unusable(str(error)) from error
     except PusherError as error:
         raise click.ClickException(str(error)) from error
-    exit_with(result, report, quiet=quiet, as_json=log_format == "json")
+    exit_with(result, report, html, quiet=quiet, as_json=log_format == "json")
 
 
 def _pipeline(
@@ -224,7 +233,7 @@ def _pipeline(
     values: dict[str, Any],
     letters: LetterFilter | None,
     before: Before | None,
-    report: str | None,
+    reports: tuple[str | None, str | None],
 ) -> Pipeline:
     from pusher.pipeline import Pipeline  # noqa: PLC0415
     from pusher.sources import open_source  # noqa: PLC0415
@@ -243,7 +252,7 @@ def _pipeline(
         settings.ledger,
         settings.objects_path or settings.sample_out,
     )
-    check_report(report, {*opened.paths, *(path.resolve() for path in others if path)})
+    check_reports(*reports, {*opened.paths, *(path.resolve() for path in others if path)})
     return Pipeline(opened, settings, before=before)
 
 
@@ -332,7 +341,7 @@ async def _run(
     report: Report | None = None
     unusable: UsageError | None = None
     async with anyio.create_task_group() as tasks:
-        await tasks.start(obey_signals, pipeline.stopping)
+        await tasks.start(obey_signals, pipeline.stopping, lambda: show_snapshot(pipeline.vitals()))
         if shows_progress:
             tasks.start_soon(show_bar if is_live_terminal() else show_lines, pipeline.view)
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +18,27 @@ import click
 from pusher.cli.connection import write_all
 
 if TYPE_CHECKING:
+    from pusher.progress import Vitals
     from pusher.report import ConfirmReport, Report
     from pusher.stopping import Stopping
 
 __all__ = [
     "Unusable",
     "check_folder",
-    "check_report",
+    "check_reports",
     "exit_with",
     "heed_signals",
     "hold_signals",
     "ignore_signals",
     "obey_signals",
+    "pass_over_snapshots",
+    "show_snapshot",
+    "shown_command",
 ]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+_BEFORE_HOST = re.compile(r"(?<=://)\S*(?=@)")
 
 _log = logging.getLogger("pusher")
 
@@ -47,25 +55,36 @@ def check_folder(flag: str, path: str | Path | None) -> None:
         raise UsageError(f"{flag}: {Path(path).parent} is not a directory")
 
 
-def check_report(path: str | None, taken: Collection[Path] = ()) -> None:
-    """Find out before the run, rather than after it, that its report has nowhere to go.
+def check_reports(path: str | None, html: str | None, taken: Collection[Path] = ()) -> None:
+    """Find out before the run, rather than after it, that its reports have nowhere to go.
 
     Args:
-        path: where it is to go.
+        path: where the JSON is to go.
+        html: where the page is to go.
         taken: files that the run reads or writes.
+
+    Raises:
+        UsageError: a folder does not exist, one is a folder itself, or a file that is taken.
+    """
+    if path != "-":
+        _check_target("--report", path, taken)
+    also_taken = {Path(path).resolve()} if path not in {None, "-"} and path else set()
+    _check_target("--html", html, {*taken, *also_taken})
+
+
+def _check_target(flag: str, path: str | None, taken: Collection[Path]) -> None:
+    """Find out whether a file can be written that nothing else is written to.
 
     Raises:
         UsageError: its folder does not exist, it is a folder itself, or a file that is taken.
     """
     from pusher.errors import UsageError  # noqa: PLC0415
 
-    if path == "-":
-        return
-    check_folder("--report", path)
+    check_folder(flag, path)
     if path is not None and (not path or Path(path).is_dir()):
-        raise UsageError(f"--report: {path!r} is a directory")
+        raise UsageError(f"{flag}: {path!r} is a directory")
     if path is not None and Path(path).resolve() in taken:
-        raise UsageError("--report needs a file of its own")
+        raise UsageError(f"{flag} needs a file of its own")
 
 
 class Unusable(click.ClickException):
@@ -74,8 +93,11 @@ class Unusable(click.ClickException):
     exit_code = 2
 
 
-async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
-    """First signal: stop reading and drain. Second: leave now. Third: without a report."""
+async def obey_signals(stopping: Stopping, show: Callable[[], None], *, task_status: Any) -> None:
+    """First signal: stop reading and drain. Second: leave now. Third: without a report.
+
+    SIGUSR1 lets `show` say on stderr how the run is.
+    """
     import anyio  # noqa: PLC0415
 
     from pusher.model import Halt, HaltKind  # noqa: PLC0415
@@ -86,6 +108,9 @@ async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             task_status.started()
             async for signum in signals:
+                if signum == signal.SIGUSR1:
+                    show()
+                    continue
                 received += 1
                 name = signal.Signals(signum).name
                 halt = Halt(HaltKind.INTERRUPTED, f"interrupted by {name}", int(signum))
@@ -98,6 +123,27 @@ async def obey_signals(stopping: Stopping, *, task_status: Any) -> None:
                     os._exit(128 + int(signum))
     finally:
         ignore_signals()
+
+
+def show_snapshot(vitals: Vitals | None) -> None:
+    """Whoever asks wants to see it, with --quiet too."""
+    import time  # noqa: PLC0415
+
+    from pusher.cli.logs import is_json, shown  # noqa: PLC0415
+    from pusher.snapshot import snapshot_fields, snapshot_text  # noqa: PLC0415
+
+    now_s = time.monotonic()
+    if vitals is None:
+        shown("snapshot: nothing is sent yet")
+    elif is_json():
+        shown("snapshot", fields=snapshot_fields(vitals, now_s))
+    else:
+        shown(snapshot_text(vitals, now_s))
+
+
+def pass_over_snapshots() -> None:
+    """As long as there is no run to tell of, SIGUSR1 would end the process."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def hold_signals() -> None:
@@ -119,11 +165,27 @@ def heed_signals() -> None:
 
 
 def exit_with(
-    report: Report | ConfirmReport, path: str | None, *, quiet: bool, as_json: bool
+    report: Report | ConfirmReport,
+    path: str | None,
+    html: str | None = None,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
-    """Print the summary and the report, and end with the report's exit code."""
-    from pusher.cli.summary import summary  # noqa: PLC0415
+    """Print the summary and the reports, and end with the report's exit code.
 
+    Args:
+        report: of the run.
+        path: where its JSON goes; - is stdout.
+        html: where its page goes. That the page cannot be written is only warned about.
+        quiet: no summary of a run that went well.
+        as_json: the summary is a line of a log.
+    """
+    from pusher.cli.summary import summary  # noqa: PLC0415
+    from pusher.report import ConfirmReport  # noqa: PLC0415
+
+    if not isinstance(report, ConfirmReport):
+        report = _with_command(report)
     exit_code = report.exit_code
     if as_json:
         level = logging.ERROR if exit_code else logging.INFO
@@ -146,5 +208,49 @@ def exit_with(
         exit_code = 3
         if path == "-":
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if html is not None and not isinstance(report, ConfirmReport):
+        _write_page(report, html)
     ignore_signals()
     sys.exit(exit_code)
+
+
+def _write_page(report: Report, html: str) -> None:
+    from pusher.errors import DiskError  # noqa: PLC0415
+    from pusher.page_file import write_page  # noqa: PLC0415
+
+    try:
+        write_page(report, Path(html))
+    except DiskError as error:
+        _log.warning("--html: the page was not written: %s", error)
+
+
+def _with_command(report: Report) -> Report:
+    """Say in the report which command this is, without its secrets."""
+    import msgspec  # noqa: PLC0415
+
+    run = msgspec.structs.replace(report.run, command=shown_command(sys.argv[1:]))
+    return msgspec.structs.replace(report, run=run)
+
+
+def shown_command(arguments: Sequence[str]) -> str:
+    """A command line that may be shown to others: no secret is in it.
+
+    Args:
+        arguments: as they were given, without the name of the command.
+    """
+    from pusher import masking  # noqa: PLC0415
+
+    parts = ["pusher"]
+    flag = ""
+    # A password in an address may have a slash in it, which it should not.
+    for argument in (_BEFORE_HOST.sub(masking.MASK, one) for one in arguments):
+        name, equals, value = argument.partition("=")
+        if flag:
+            parts.append(masking.shown(flag, argument))
+            flag = ""
+        elif name.startswith("--") and equals:
+            parts.append(f"{name}={masking.shown(name[2:], value)}")
+        else:
+            parts.append(masking.shown("", argument))
+            flag = argument[2:] if argument.startswith("--") else ""
+    return shlex.join(parts)

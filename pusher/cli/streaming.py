@@ -310,6 +310,12 @@ def report_options(command: Command) -> Command:
             help="Write the JSON report there; - is stdout.",
         ),
         option(
+            "--html",
+            metavar="FILE",
+            type=click.Path(),
+            help="Write the report for people there: one page with plots, that needs no network.",
+        ),
+        option(
             "-q",
             "--quiet",
             is_flag=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pusher.constraint import IN_WORDS
 from pusher.protocol import printable
 from pusher.report import Confirmation, ConfirmReport, RepairReport, Report
 
@@ -45,6 +46,8 @@ def summary(report: Report | ConfirmReport) -> str:
         for phase in report.phases
         if phase.processed is False
     )
+    if report.run.pushed_s >= 1 and (bound := _constraint(report.constraint)):
+        lines.append(f"  limited by {bound}")
     if report.repair is not None:
         lines.extend(_repair(report.repair, report.dead_letters))
     lines.extend(_confirmation(report.confirmation))
@@ -78,6 +81,15 @@ def _repair(repair: RepairReport, dead_letters: str | None) -> list[str]:
     if repair.detail:
         lines.append(f"  repair: {printable(repair.detail)}")
     return lines
+
+
+def _constraint(shares: dict[str, float]) -> str:
+    """What the run waited for, the most important first."""
+    words = {constraint.value: text for constraint, text in IN_WORDS.items()}
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(
+        f"{words.get(name, name)} ({share:.0%})" for name, share in ordered if share >= 0.05
+    )
 
 
 def _summary_of_confirmation(report: ConfirmReport) -> str:

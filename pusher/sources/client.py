@@ -84,15 +84,20 @@ def consumer_properties(address: TopicAddress, plan: Plan) -> dict[str, Any]:
     }
 
 
-def topics_of(consumer: Any, address: TopicAddress) -> dict[str, list[int]]:
+def topics_of(consumer: Any, address: TopicAddress, timeout_s: float) -> dict[str, list[int]]:
     """The partitions of the topics that are meant, by name.
+
+    Args:
+        consumer: the client, to ask.
+        address: brokers and topics.
+        timeout_s: how long to wait for an answer.
 
     Raises:
         UsageError: one does not exist.
         InputError: one cannot be read.
         KafkaException: no broker answers in time.
     """
-    topics = consumer.list_topics(timeout=METADATA_S).topics
+    topics = consumer.list_topics(timeout=timeout_s).topics
     for name in address.topics:
         if not name.startswith("^"):
             _check_topic(address.brokers, name, topics.get(name))

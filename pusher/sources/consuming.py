@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pusher.changes import Converter, change_format_of
 from pusher.errors import InputError, PusherError, UsageError
 from pusher.model import Chunk, LiveState, Partition, Revocation
-from pusher.records import Record
+from pusher.showing import Examples
 from pusher.sources.client import (
     METADATA_S,
     Plan,
@@ -24,10 +23,12 @@ from pusher.sources.client import (
     text_of,
     topics_of,
 )
+from pusher.sources.converting import Conversion
 from pusher.sources.handoff import Handoff
+from pusher.sources.offsets import Key, Offsets
 from pusher.sources.topics import TopicAddress, redacted
 from pusher.sources.until import Bound
-from pusher.sources.values import chunks_of_records, chunks_of_values, empty_chunk
+from pusher.sources.values import empty_chunk
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -38,15 +39,13 @@ FETCH_MAX = 4_000
 POLL_S = 0.1
 PAUSE_AFTER_S = 1.0
 """So long without room, and fetching is paused: then the client can be asked without reading."""
-COMMIT_EVERY_S = 1.0
-LAG_EVERY_S = 1.0
 CONNECT_S = 30.0
+FIRST_ASK_S = 1.0
+"""Short, as a client that is not let in waits for as long; a slow broker has more each time."""
 LAST_COMMIT_S = 10.0
 LET_GO_SLACK_S = 5.0
 
 _log = logging.getLogger("pusher")
-
-Key = tuple[str, int]
 
 
 class Consuming:
@@ -58,6 +57,7 @@ class Consuming:
         state: kept up to date.
         handoff: where chunks go; errors, and the end, too.
         revoke: told that partitions go; then `let_go` is waited for.
+        examples: take note of what is made of messages; None is not wanted.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Consuming:
         state: LiveState,
         handoff: Handoff,
         revoke: Callable[[Revocation], None],
+        *,
+        examples: Examples | None = None,
     ) -> None:
-        self.settled: Mapping[Partition, int] = {}
-        """Up to where each partition is settled; replaced as a whole."""
         self.rested_after = 0
         """So many of the chunks handed over are dealt with; what else there is, waits for more."""
         self.let_go = threading.Event()
@@ -83,12 +83,10 @@ class Consuming:
         self._kafka: Any = None
         self._consumer: Any = None
         self._held: dict[Key, Partition] = {}
-        self._next: dict[Partition, int] = {}  # What comes behind the last message read.
-        self._lines: dict[Partition, int] = {}
-        self._committed: dict[Partition, int] = {}
+        self._offsets = Offsets(state, self._held, commits=plan.joins, shown=self._redacted)
+        self._conversion = Conversion(plan.formats, plan.max_line_bytes, examples)
         self._epoch = 0
         self._bound: Bound | None = None
-        self._converter = Converter(change=plan.formats.change, mapping=plan.formats.mapping)
         self._handed = 0  # Chunks.
         self._fatal: str | None = None
         self._reads = True
@@ -97,12 +95,16 @@ class Consuming:
         self._last_error = ""
         self._paused: set[Partition] = set()
         self._slipped: list[Message] = []  # Messages that came although their partition is paused.
-        self._is_committing = False
-        self._committed_at_s = self._looked_at_s = 0.0
+        self._gone: set[Key] = set()  # Partitions that went during a fetch,
+        self._returned: set[Key] = set()  # and those of them that came back in it.
 
     def holds(self, partition: Partition) -> bool:
         """The partition is still ours, in the same epoch."""
         return self._held.get((partition.topic, partition.number)) is partition
+
+    def settle(self, offsets: Mapping[Partition, int]) -> None:
+        """Everything before these offsets is settled; it is committed soon."""
+        self._offsets.settled = offsets
 
     def stop_reading(self) -> None:
         """Fetch nothing more; partitions are kept, and commits go on."""
@@ -119,9 +121,9 @@ class Consuming:
             while not self._ends.is_set():
                 self._turn()
         except PusherError as error:
-            self._handoff.put(error)
+            self._handoff.add(error)
         except Exception as error:  # noqa: BLE001 - whatever the client raises ends the run
-            self._handoff.put(InputError(self._redacted(f"Kafka: {error}")))
+            self._handoff.add(InputError(self._redacted(f"Kafka: {error}")))
         finally:
             self._leave()
 
@@ -131,8 +133,9 @@ class Consuming:
         self._kafka = kafka = load_client()
         try:
             settings = consumer_properties(self._address, self._plan)
-            settings |= {"on_commit": self._on_commit, "error_cb": self._on_error}
+            settings |= {"on_commit": self._offsets.on_commit, "error_cb": self._on_error}
             self._consumer = kafka.Consumer(settings, logger=logging.getLogger("pusher.kafka"))
+            self._offsets.attach(kafka, self._consumer)
         except (kafka.KafkaException, ValueError, TypeError) as error:
             raise UsageError(self._redacted(f"--kafka-config: {text_of(error)}")) from error
         topics = self._find_topics()
@@ -151,12 +154,14 @@ class Consuming:
     def _find_topics(self) -> dict[str, list[int]]:
         """The partitions of the topics that are meant, by name, once a broker answers."""
         deadline_s = time.monotonic() + CONNECT_S
+        patience_s = FIRST_ASK_S
         while True:
             self._state.polled_at_s = time.monotonic()
             try:
-                return topics_of(self._consumer, self._address)
+                return topics_of(self._consumer, self._address, patience_s)
             except self._kafka.KafkaException as error:
                 self._consumer.poll(0)  # Lets the client say what is wrong.
+                patience_s = min(2 * patience_s, CONNECT_S / 2)
                 why = self._refusal or self._last_error or text_of(error)
                 if self._refusal or time.monotonic() > deadline_s or self._ends.is_set():
                     brokers = self._address.brokers
@@ -173,8 +178,8 @@ class Consuming:
         starts = []
         for part in parts:
             partition = self._held[part.topic, part.partition]
-            offset = self._committed.get(partition, self._kafka.OFFSET_INVALID)
-            starts.append(self._kafka.TopicPartition(part.topic, part.partition, offset))
+            offset = self._offsets.committed.get(partition, self._kafka.OFFSET_INVALID)
+            starts.append(self._offsets.part(partition, offset))
         self._consumer.assign(starts)
 
     # -- reading
@@ -183,18 +188,13 @@ class Consuming:
         now_s = self._state.polled_at_s = time.monotonic()
         if self._fatal is not None:
             raise InputError(self._fatal)
-        if now_s - self._committed_at_s >= COMMIT_EVERY_S:
-            self._committed_at_s = now_s
-            self._commit()
-        if now_s - self._looked_at_s >= LAG_EVERY_S:
-            self._looked_at_s = now_s
-            self._state.lags = self._lags()
+        self._offsets.commit_if_due(now_s)
         if not self._reads:
             self._serve()
             return
         if self._bound is not None and self._is_over(self._bound):
             self._reads = False
-            self._handoff.put(None)
+            self._handoff.add(None)
             return
         if not self._handoff.has_room(PAUSE_AFTER_S):
             self._wait_for_room()
@@ -218,11 +218,71 @@ class Consuming:
         if first is None:  # A message with an empty value is false.
             return [], {}
         held = dict(self._held)
-        rest = self._consumer.consume(FETCH_MAX - 1, 0)
-        for key, partition in held.items():
-            if self._held.get(key, partition) is not partition:
-                raise InputError(f"{partition}: it was taken away and came back in one fetch")
-        return [first, *rest], {**self._held, **held}  # What went is not held any more.
+        self._gone.clear()
+        self._returned.clear()
+        messages = [first, *self._consumer.consume(FETCH_MAX - 1, 0)]
+        if self._returned:
+            messages = self._without_returned(messages)
+        return messages, {**self._held, **held}  # What went is not held any more.
+
+    def _without_returned(self, messages: list[Message]) -> list[Message]:
+        """Leave out what is of partitions that went and came back in this fetch, and read it again.
+
+        Which of their messages are of the time before cannot be told.
+        """
+        kept: list[Message] = []
+        lowest: dict[Key, int] = {}
+        for message in messages:
+            key: Key = (message.topic(), message.partition())  # type: ignore[assignment]
+            if key not in self._returned:
+                kept.append(message)
+            elif message.error() is None:
+                offset: int = message.offset()  # type: ignore[assignment]
+                lowest[key] = min(offset, lowest.get(key, offset))
+        for key in self._returned & self._held.keys():
+            _log.info("%s[%d] went and came back in one fetch: it is read again", *key)
+            self._read_again(self._held[key], lowest.get(key))
+        return kept
+
+    def _read_again(self, partition: Partition, lowest: int | None) -> None:
+        """Go back to where the group is, or else to where it would begin.
+
+        Raises:
+            KafkaException: that cannot be done.
+        """
+        offset = self._offsets.committed.get(partition)
+        if offset is None:  # None is committed, or no broker has told.
+            offset = self._committed_offset(partition)
+        if offset < 0 and self._reset in {"latest", "largest", "end", "error"}:
+            if lowest is None:
+                return
+            offset = lowest
+        elif offset < 0:
+            offset = self._kafka.OFFSET_BEGINNING
+        try:
+            self._consumer.seek(self._offsets.part(partition, offset))
+        except self._kafka.KafkaException as error:
+            if error.args[0].code() != self._kafka.KafkaError._STATE:  # noqa: SLF001
+                raise
+            # Fetching has not begun again, so what was left out is all of the time before.
+
+    def _committed_offset(self, partition: Partition) -> int:
+        """As the brokers tell it, below zero where there is none; they may just change places.
+
+        Raises:
+            KafkaException: they do not tell for so long.
+        """
+        deadline_s = time.monotonic() + CONNECT_S
+        while True:
+            self._state.polled_at_s = time.monotonic()
+            try:
+                asked = [self._offsets.part(partition)]
+                (part,) = self._consumer.committed(asked, timeout=METADATA_S)
+            except self._kafka.KafkaException:
+                if time.monotonic() > deadline_s or self._ends.wait(POLL_S):
+                    raise
+            else:
+                return int(part.offset)
 
     def _offer(self, chunk: Chunk) -> bool:
         """Hand a chunk over when there is room; false when nobody wants it."""
@@ -230,8 +290,14 @@ class Consuming:
             self._wait_for_room(chunk)
         if chunk.partition is not None and not self.holds(chunk.partition):
             return True  # It was taken away meanwhile: somebody else reads that again.
+        if not self._reads or self._ends.is_set():
+            return False
         self._handed += 1
-        return self._handoff.put(chunk)
+        if not self._handoff.add(chunk):
+            return False
+        if self._handoff.is_filled_by(chunk) and not self._handoff.has_room(PAUSE_AFTER_S):
+            self._wait_for_room()  # Before the next one is even put together: it may be as large.
+        return True
 
     def _wait_for_room(self, chunk: Chunk | None = None) -> None:
         """Nothing is taken from us: keep our place in the group, and read nothing meanwhile."""
@@ -239,14 +305,7 @@ class Consuming:
             if self._fatal is not None:
                 raise InputError(self._fatal)
             self._serve()
-            self._commit_if_due()
-
-    def _commit_if_due(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._committed_at_s >= COMMIT_EVERY_S:
-            self._committed_at_s = now_s
-            self._commit()
-            self._state.lags = self._lags()
+            self._offsets.commit_if_due(time.monotonic())
 
     def _serve(self) -> None:
         """Let the client do its work without reading: rebalances, commits, the poll interval."""
@@ -260,20 +319,15 @@ class Consuming:
         """Pause what is not paused yet: partitions may have come since."""
         news = [one for one in self._held.values() if one not in self._paused]
         if news:
-            self._consumer.pause([self._part(partition) for partition in news])
+            self._consumer.pause([self._offsets.part(partition) for partition in news])
             self._paused.update(news)
         self._state.is_paused = True
 
     def _resume(self) -> None:
         if self._paused:
-            self._consumer.resume([self._part(partition) for partition in self._paused])
+            self._consumer.resume([self._offsets.part(partition) for partition in self._paused])
         self._paused.clear()
         self._state.is_paused = False
-
-    def _part(self, partition: Partition, offset: int | None = None) -> Any:
-        if offset is None:
-            return self._kafka.TopicPartition(partition.topic, partition.number)
-        return self._kafka.TopicPartition(partition.topic, partition.number, offset)
 
     def _chunks(self, messages: list[Message], held: Mapping[Key, Partition]) -> Iterable[Chunk]:
         """Put messages together by partition, each in order.
@@ -303,50 +357,7 @@ class Consuming:
             messages = self._bound.before_end(messages)
             if not messages:
                 return
-        offsets: list[int] = [m.offset() for m in messages]  # type: ignore[misc]
-        first_line = self._lines.get(partition, 0) + 1
-        self._lines[partition] = first_line + len(messages) - 1
-        self._next[partition] = offsets[-1] + 1
-        yield from self._converted(partition, messages, offsets, first_line)
-
-    def _converted(
-        self, partition: Partition, messages: list[Message], offsets: list[int], first_line: int
-    ) -> Iterable[Chunk]:
-        """Sync messages as they are, in one go; all else record by record."""
-        values: list[bytes | None] = [m.value() for m in messages]
-        times_ms = [m.timestamp()[1] for m in messages]
-        converter, limit_bytes = self._converter, self._plan.max_line_bytes
-        if converter.change is None:
-            self._detect(values)
-        is_canonical = converter.change == "canonical" and self._plan.formats.mapping is None
-        if is_canonical:
-            chunks = chunks_of_values(
-                *(partition, values, offsets, times_ms),
-                first_line=first_line,
-                max_line_bytes=limit_bytes,
-            )
-            if chunks is not None:
-                return chunks
-        records = [
-            Record(value, m.key(), partition.topic, partition.number, offset, time_ms or None)
-            for m, value, offset, time_ms in zip(messages, values, offsets, times_ms, strict=True)
-        ]
-        return chunks_of_records(
-            *(partition, records, converter),
-            first_line=first_line,
-            max_line_bytes=limit_bytes,
-            stamps=not is_canonical,
-        )
-
-    def _detect(self, values: Iterable[bytes | None]) -> None:
-        """Tell what the values hold from the first that shows it, and keep to that."""
-        for value in values:
-            change = change_format_of(value) if value is not None else None
-            if change is not None:
-                self._converter.change = change
-                if change != "canonical":
-                    _log.info("the values are %s; --format says otherwise", change)
-                return
+        yield from self._conversion.chunks(partition, messages)
 
     def _note(self, message: Message, held: Mapping[Key, Partition]) -> Iterable[Chunk]:
         """Something that is no message: an end, or an error.
@@ -383,12 +394,13 @@ class Consuming:
         offset = message.offset()
         if partition is None or offset is None or offset < 0:
             return []
-        if offset <= self._next.get(partition, -1):
+        known = self._conversion.next_of(partition)
+        if known is not None and offset <= known:
             return []
-        self._next[partition] = offset
-        if offset == self._committed.get(partition):
+        line = self._conversion.pass_to(partition, offset)
+        if offset == self._offsets.committed.get(partition):
             return []
-        return [empty_chunk(partition, offset, self._lines.get(partition, 0) + 1)]
+        return [empty_chunk(partition, offset, line)]
 
     def _is_over(self, bound: Bound) -> bool:
         """Whether the whole group has got to where this run is to end.
@@ -397,7 +409,7 @@ class Consuming:
         """
         if self.rested_after != self._handed:
             return False
-        own = {key: self._next.get(partition) for key, partition in self._held.items()}
+        own = {key: self._conversion.next_of(partition) for key, partition in self._held.items()}
         return self._state.has_joined and bound.is_reached(own, time.time())
 
     # -- rebalances; these are called by the client inside of poll, consume and close
@@ -412,6 +424,8 @@ class Consuming:
         for part in parts:
             partition = Partition(part.topic, part.partition, self._epoch)
             self._held[part.topic, part.partition] = partition
+            if (part.topic, part.partition) in self._gone:
+                self._returned.add((part.topic, part.partition))
         positions = self._positions(parts)
         shown = ", ".join(f"{name} from {offset}" for name, offset in positions[:20])
         more = f" and {len(positions) - 20} more" if len(positions) > 20 else ""
@@ -435,7 +449,7 @@ class Consuming:
             if part.error is not None or part.offset < 0:
                 found.append((str(partition), self._reset))
                 continue
-            self._committed[partition] = part.offset
+            self._offsets.committed[partition] = part.offset
             found.append((str(partition), part.offset))
             bare = self._kafka.TopicPartition(part.topic, part.partition)
             low, _ = self._consumer.get_watermark_offsets(bare, timeout=METADATA_S) or (0, 0)
@@ -458,7 +472,7 @@ class Consuming:
         deadline_s = time.monotonic() + self._plan.drain_timeout_s + LET_GO_SLACK_S
         while not self.let_go.wait(POLL_S) and time.monotonic() < deadline_s:
             self._state.polled_at_s = time.monotonic()
-        self._commit(partitions, waits=True)
+        self._offsets.commit(partitions, waits=True)
         self._forget(partitions)
 
     def _on_lost(self, parts: list[Any]) -> None:
@@ -472,6 +486,7 @@ class Consuming:
 
     def _given_up(self, parts: list[Any]) -> list[Partition]:
         gone = {(part.topic, part.partition) for part in parts}
+        self._gone |= gone
         found = [self._held.pop(key, None) for key in gone]
         self._slipped = [m for m in self._slipped if (m.topic(), m.partition()) not in gone]
         self._paused.difference_update(partition for partition in found if partition is not None)
@@ -479,69 +494,8 @@ class Consuming:
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            for memory in (self._next, self._lines, self._committed):
-                memory.pop(partition, None)
-
-    # -- committing
-
-    def _due(self, partitions: Iterable[Partition]) -> list[Any]:
-        settled = self.settled
-        return [
-            self._part(partition, settled[partition])
-            for partition in partitions
-            if partition in settled and settled[partition] != self._committed.get(partition)
-        ]
-
-    def _commit(self, partitions: Iterable[Partition] = (), *, waits: bool = False) -> bool:
-        """Commit what is settled and not committed yet; whether that worked, where it waits."""
-        due = self._due(partitions or list(self._held.values())) if self._plan.joins else []
-        if not due:
-            return True
-        if not waits and self._is_committing:
-            return True
-        try:
-            self._is_committing = not waits
-            done = self._consumer.commit(offsets=due, asynchronous=not waits)
-            if done is None:
-                return True
-        except self._kafka.KafkaException as error:
-            self._is_committing = False
-            self._commit_failed(text_of(error))
-            return False
-        return self._committed_now(done)
-
-    def _on_commit(self, error: KafkaError | None, parts: list[Any]) -> None:
-        self._is_committing = False
-        if error is None:
-            self._committed_now(parts)
-        elif error.code() != self._kafka.KafkaError._NO_OFFSET:  # noqa: SLF001
-            self._commit_failed(error.str())
-
-    def _committed_now(self, parts: list[Any]) -> bool:
-        self._state.commits += 1
-        for part in parts:
-            partition = self._held.get((part.topic, part.partition))
-            if part.error is not None:
-                self._commit_failed(part.error.str())
-                return False
-            if partition is not None:
-                self._committed[partition] = part.offset
-        return True
-
-    def _commit_failed(self, why: str) -> None:
-        """It is tried again: what is not committed stays due."""
-        self._state.commits_failed += 1
-        self._last_error = self._redacted(why)
-        _log.warning("Kafka: a commit failed, and is tried again: %s", self._last_error)
-
-    def _lags(self) -> dict[Key, int]:
-        lags: dict[Key, int] = {}
-        for key, partition in self._held.items():
-            low, high = self._consumer.get_watermark_offsets(self._part(partition), cached=True)
-            at = self._committed.get(partition, low)
-            if high >= 0:
-                lags[key] = max(0, high - max(at, low, 0))
-        return lags
+            self._conversion.forget(partition)
+            self._offsets.forget(partition)
 
     # -- ending
 
@@ -560,14 +514,15 @@ class Consuming:
 
     def _commit_last(self) -> None:
         deadline_s = time.monotonic() + LAST_COMMIT_S
+        offsets = self._offsets
         # One that is under way may be tried again by the client, and would undo a later one.
-        while self._is_committing and time.monotonic() < deadline_s and not self._fatal:
+        while offsets.is_committing and time.monotonic() < deadline_s and not self._fatal:
             self._serve()
-        while self._plan.joins and not self._fatal and self._due(list(self._held.values())):
-            if self._commit(waits=True):
+        while not self._fatal and offsets.has_due:
+            if offsets.commit(waits=True):
                 continue
             if time.monotonic() > deadline_s:
-                self.commit_trouble = f"the last commit failed: {self._last_error}"
+                self.commit_trouble = f"the last commit failed: {offsets.last_error}"
                 return
             self._serve()
 

@@ -13,6 +13,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -21,7 +22,7 @@ import msgspec
 
 from pusher.changes import ChangeFormat, Converter, Outcome
 from pusher.detecting import Detected, Detector
-from pusher.envelopes import FORMATS, Format, Kcat, Unwrapper, of_kcat
+from pusher.envelopes import FORMATS, Format, Kcat, Unwrapper, key_content, of_kcat
 from pusher.envelopes import Place as FilePlace
 from pusher.errors import UsageError
 from pusher.mapping import Mapping
@@ -30,13 +31,18 @@ from pusher.records import Record, Skipped
 from pusher.showing import Examples
 from pusher.sources.cutting import LineCutter, Place, cut_into_chunks
 from pusher.sources.probing import MakeCutter, probe
+from pusher.sources.sidecars import Keys, is_keys_name, keys_beside
 
 __all__ = ["Formats", "Reading", "file_place_of", "is_sink_name"]
 
 _SINK_NAME = re.compile(r"(?P<topic>.+)\+(?P<partition>\d+)\+(?P<offset>\d+)\.json(?:\.gz|\.zst)?")
+_TOMBSTONES_NAME = re.compile(
+    r"(?P<topic>.+)\+(?P<partition>\d+)\+(?P<offset>\d+)\.keys\.json(?:\.gz|\.zst)?"
+)
 _AIVEN_NAME = re.compile(
     r"(?P<topic>.+)-(?P<partition>\d+)-(?P<offset>\d+)(?:\.(?:jsonl?|ndjson))?(?:\.gz|\.zst)?"
 )
+_PARTITION = re.compile(r"(.+)\[(\d+)\]")
 _log = logging.getLogger("pusher")
 
 
@@ -65,14 +71,14 @@ class Formats:
 
 def is_sink_name(path: Path) -> bool:
     """Whether a file is named as those of a Confluent sink: topic+partition+offset.json."""
-    return _SINK_NAME.fullmatch(path.name) is not None
+    return _SINK_NAME.fullmatch(path.name) is not None and not is_keys_name(path)
 
 
 def file_place_of(path: Path | None, file_format: Format | None) -> FilePlace | None:
     """What the name of a file says of its records."""
     if path is None:
         return None
-    match = _SINK_NAME.fullmatch(path.name)
+    match = _TOMBSTONES_NAME.fullmatch(path.name) or _SINK_NAME.fullmatch(path.name)
     if match is None and file_format == "aiven":
         match = _AIVEN_NAME.fullmatch(path.name)
     if match is None:
@@ -137,7 +143,14 @@ class Reading:
 
         Raises:
             UsageError: the format is not known; or the input does not begin as it did before.
+            InputError: there are fewer keys beside the values than values.
         """
+        if path is not None and is_keys_name(path):
+            chunks = cut_into_chunks(
+                blocks, name, max_line_bytes, after=after, keeps_fingerprints=keeps_fingerprints
+            )
+            yield from (self._deletes(chunk, path) for chunk in chunks)
+            return
         is_of_sink = path is not None and is_sink_name(path)
         detector = self._formats.detector() if self.detected is None else None
         found = probe(blocks, detector, max_line_bytes, is_of_sink=is_of_sink)
@@ -150,8 +163,12 @@ class Reading:
             self.settle(Detected(self._formats.file_format, self._formats.change), name)
         place = file_place_of(path, self.detected.file_format if self.detected else None)
         is_plain = self._is_plain or self.detected is None
+        beside = keys_beside(path) if self._formats.mapping is not None and not is_plain else None
+        keys = None if beside is None else Keys(beside, max_line_bytes)
         if after is not None and not is_plain:
-            blocks = self._watched(blocks, after, found.make_cutter, max_line_bytes, place)
+            blocks = self._watched(
+                blocks, after, found.make_cutter, max_line_bytes, place=place, keys=keys
+            )
         chunks = cut_into_chunks(
             blocks,
             name,
@@ -164,13 +181,14 @@ class Reading:
             yield from chunks
             return
         was_known = self._converter.change is not None
-        for chunk in chunks:
-            converted = self.converted(chunk, place)
-            if not was_known and self._converter.change is not None:
-                was_known = True
-                if self._converter.change != "canonical":
-                    _log.info("%s: detected %s values", name, self._converter.change)
-            yield converted
+        with nullcontext() if keys is None else closing(keys):
+            for chunk in chunks:
+                converted = self.converted(chunk, place, keys)
+                if not was_known and self._converter.change is not None:
+                    was_known = True
+                    if self._converter.change != "canonical":
+                        _log.info("%s: detected %s values", name, self._converter.change)
+                yield converted
 
     def _watched(
         self,
@@ -178,7 +196,9 @@ class Reading:
         after: Position,
         make_cutter: MakeCutter | None,
         max_line_bytes: int,
+        *,
         place: FilePlace | None,
+        keys: Keys | None,
     ) -> Iterator[bytes]:
         """Pass blocks on, and look at what is settled already for what has to be remembered."""
         cutter = (make_cutter or LineCutter)("", Place(), max_line_bytes)
@@ -186,19 +206,25 @@ class Reading:
         for block in blocks:
             if left and self._remembers:
                 for chunk in cutter.feed(block[:left]):
-                    self.converted(chunk, place)
+                    self.converted(chunk, place, keys)
                 left -= min(left, len(block))
                 if not left and make_cutter is None:
                     for chunk in cutter.finish():
-                        self.converted(chunk, place)
+                        self.converted(chunk, place, keys)
             yield block
 
     @property
     def _remembers(self) -> bool:
         return self._converter.remembers or self._unwrapper.remembers
 
-    def converted(self, chunk: Chunk, place: FilePlace | None) -> Chunk:
-        """The canonical lines that the records of a chunk stand for."""
+    def converted(self, chunk: Chunk, place: FilePlace | None, keys: Keys | None = None) -> Chunk:
+        """The canonical lines that the records of a chunk stand for.
+
+        Args:
+            chunk: as it was cut.
+            place: what the name of its file says.
+            keys: what stands beside its lines; None where nothing does.
+        """
         if chunk.oversized_bytes is not None:
             return chunk
         convert = self._converter.convert if self._examples is None else self._shown
@@ -211,7 +237,10 @@ class Reading:
         out = _Lines(chunk, unwrapper.file_format)
         for number, offset, line in chunk.lines():
             unwrapped = unwrapper.one(line, place)
-            if isinstance(unwrapped, Record):
+            if isinstance(unwrapped, Record) and keys is not None:
+                key = keys.of(number)
+                out.add(convert(unwrapped._replace(key=key)), number, offset, line, key)
+            elif isinstance(unwrapped, Record):
                 out.add(convert(unwrapped), number, offset, line)
             elif isinstance(unwrapped, Problem):
                 out.add(unwrapped, number, offset, line)
@@ -221,6 +250,17 @@ class Reading:
                     is_problem = isinstance(outcome, Problem)
                     own = _event_of(record) if is_problem and len(unwrapped) > 1 else line
                     out.add(outcome, number, offset, own)
+        return out.chunk()
+
+    def _deletes(self, chunk: Chunk, path: Path) -> Chunk:
+        """The deletes that a file with the keys of tombstones stands for."""
+        if chunk.oversized_bytes is not None:
+            return chunk
+        convert = self._converter.convert if self._examples is None else self._shown
+        place = file_place_of(path, None)
+        out = _Lines(chunk, "confluent")
+        for number, offset, line in chunk.lines():
+            out.add(convert(_tombstone(line, place)), number, offset, line)
         return out.chunk()
 
     def _at_once(self, chunk: Chunk, lines: list[bytes], read: list[Kcat]) -> Chunk | None:
@@ -255,18 +295,30 @@ class Reading:
             self._examples.add(record, outcome)
         return outcome
 
-    def again(self, record: bytes, file_format: str, source: str) -> Outcome | None:
+    def again(
+        self,
+        record: bytes,
+        file_format: str,
+        source: str,
+        *,
+        key: str | None = None,
+        timestamp_ms: int | None = None,
+    ) -> Outcome | None:
         """What a record of a dead letter stands for; None where its format is not known.
 
         Args:
             record: the line that could not be used.
             file_format: that it was read as.
-            source: the name of the file that it came from.
+            source: the name of the file that it came from, or of the partition.
+            key: that stood beside it.
+            timestamp_ms: Kafka's time of a record of a live topic, 0 where it has none.
         """
         if file_format not in FORMATS:
             return None
         unwrapper = self._unwrappers.setdefault(file_format, Unwrapper(file_format))
         place = file_place_of(Path(source), unwrapper.file_format)
+        if is_keys_name(Path(source)):
+            return self._converter.convert(_tombstone(record, place))
         unwrapped = unwrapper.one(record, place)
         if isinstance(unwrapped, Problem):
             return unwrapped
@@ -274,7 +326,20 @@ class Reading:
             if len(unwrapped) != 1:
                 return Problem("wrong_format", f"an event of {len(unwrapped)} records")
             unwrapped = unwrapped[0]
+        if key is not None:
+            unwrapped = unwrapped._replace(key=key.encode())
+        if timestamp_ms is not None and (match := _PARTITION.fullmatch(source)):
+            topic, partition = match[1], int(match[2])
+            unwrapped = unwrapped._replace(
+                topic=topic, partition=partition, timestamp_ms=timestamp_ms or None
+            )
         return self._converter.convert(unwrapped)
+
+
+def _tombstone(line: bytes, place: FilePlace | None) -> Record:
+    """The one whose key stands in a line."""
+    topic, partition = (place.topic, place.partition) if place else (None, None)
+    return Record(None, key_content(line.strip()), topic, partition)
 
 
 def _places(chunk: Chunk, lines: list[bytes]) -> tuple[Sequence[int], Sequence[int]]:
@@ -298,7 +363,9 @@ class _Lines:
         self._rejected: list[Rejection] = []
         self._skipped: Counter[str] = Counter(chunk.skipped)
 
-    def add(self, outcome: Outcome, number: int, offset: int, line: bytes) -> None:
+    def add(
+        self, outcome: Outcome, number: int, offset: int, line: bytes, key: bytes | None = None
+    ) -> None:
         if type(outcome) is bytes:
             self._lines.append(outcome)
             self._numbers.append(number)
@@ -307,6 +374,8 @@ class _Lines:
             self._skipped[outcome.reason] += 1
         elif isinstance(outcome, Problem):
             extra: dict[str, int | str] = {"format": self._format}
+            if key is not None:
+                extra["key"] = key.decode("utf-8", "replace")
             self._rejected.append(
                 Rejection(
                     outcome.reason,

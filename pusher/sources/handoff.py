@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 
 from pusher.model import Chunk
@@ -29,8 +30,18 @@ class Handoff:
 
     def put(self, item: Chunk | Exception | None) -> bool:
         """Called in the thread. Waits for room; False when nobody wants the item any more."""
-        places = self._places(item)
-        if not self._take(places):
+        if not self.add(item):
+            return False
+        if isinstance(item, Chunk) and self.is_filled_by(item):
+            # While so large a chunk waits, the next one is not even put together.
+            if not self._take(self._capacity):
+                return False
+            self._free.release(self._capacity)
+        return True
+
+    def add(self, item: Chunk | Exception | None) -> bool:
+        """As `put`, but it does not wait until a large chunk was taken; nor at all with room."""
+        if not self._take(self._places(item)):
             return False
         self._items.append(item)
         if not self._arrived.is_set():  # `get` looks once more after it has cleared it.
@@ -38,29 +49,29 @@ class Handoff:
                 self._loop.call_soon_threadsafe(self._arrived.set)
             except RuntimeError:  # The loop has ended while we were reading.
                 return False
-        if places == self._capacity:
-            # While so large a chunk waits, the next one is not even put together.
-            if not self._take(places):
-                return False
-            self._free.release(places)
         return True
 
     def has_room(self, timeout_s: float, item: Chunk | None = None) -> bool:
         """Called in the thread. Whether an item, or something small, could be put at once."""
-        places = self._places(item)
+        places = max(1, self._places(item))
+        deadline_s = time.monotonic() + timeout_s
         taken = 0
-        while taken < places and self._free.acquire(timeout=timeout_s):
+        while taken < places and self._free.acquire(timeout=max(0, deadline_s - time.monotonic())):
             taken += 1
         if taken:
             self._free.release(taken)
         return taken == places
+
+    def is_filled_by(self, item: Chunk) -> bool:
+        """Nothing else has room beside it."""
+        return self._places(item) == self._capacity
 
     def _take(self, places: int) -> bool:
         for _ in range(places):
             self._free.acquire()
             if self._is_closed:
                 return False
-        return True
+        return not self._is_closed
 
     async def get(self) -> Chunk | Exception | None:
         """Called in the event loop. Waits for an item; None is the end."""
@@ -92,5 +103,7 @@ class Handoff:
         self._free.release(self._capacity)
 
     def _places(self, item: Chunk | Exception | None) -> int:
-        size = len(item.data) if isinstance(item, Chunk) else 0
-        return min(self._capacity, 1 + size // (2 * CHUNK_BYTES))
+        """What is no chunk takes none: an end, or an error, has nothing to wait for."""
+        if not isinstance(item, Chunk):
+            return 0
+        return min(self._capacity, 1 + len(item.data) // (2 * CHUNK_BYTES))

@@ -17,7 +17,8 @@ import anyio.to_thread
 
 from pusher.errors import UsageError
 from pusher.model import Chunk, LiveState, Partition, Revocation
-from pusher.sources.client import Plan
+from pusher.showing import Examples
+from pusher.sources.client import Plan, load_client
 from pusher.sources.consuming import Consuming
 from pusher.sources.handoff import Handoff
 from pusher.sources.topics import TopicAddress
@@ -37,7 +38,7 @@ class KafkaSource:
         plan: how they are read.
 
     Raises:
-        UsageError: the address names no group.
+        UsageError: the address names no group, or there is no client.
     """
 
     can_be_read_again = False
@@ -47,11 +48,14 @@ class KafkaSource:
             raise UsageError(
                 "kafka://...: name a consumer group: kafka://HOST:PORT/TOPIC?group=NAME"
             )
+        load_client()  # Rather now than when the run has begun.
         self.name = f"{address.name} as {address.group}"
         self.size_bytes: int | None = None
-        self.read_bytes = 0
+        self.read_bytes = self.handed_bytes = 0
         self.paths: list[Path] = []
         self.state = LiveState()
+        self.examples = Examples() if plan.formats.shows else None
+        """Of what the mapping makes of messages, where they are wanted."""
         self._address = address
         self._plan = plan
         self._consuming: Consuming | None = None
@@ -79,7 +83,9 @@ class KafkaSource:
             self._revocations.append(revocation)
             loop.call_soon_threadsafe(self._revoked.set)
 
-        consuming = Consuming(self._address, self._plan, self.state, handoff, revoke)
+        consuming = Consuming(
+            self._address, self._plan, self.state, handoff, revoke, examples=self.examples
+        )
         self._consuming = consuming
         self._thread = threading.Thread(target=consuming.run, name="pusher-kafka", daemon=True)
         self._thread.start()
@@ -91,6 +97,7 @@ class KafkaSource:
                 if isinstance(item, Exception):
                     raise item
                 self.read_bytes += len(item.data)
+                self.handed_bytes = self.read_bytes
                 yield item
                 self._taken += 1
                 handoff.let_in(item)
@@ -105,7 +112,7 @@ class KafkaSource:
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Everything before these offsets is settled; it is committed within about a second."""
         if self._consuming is not None:
-            self._consuming.settled = dict(offsets)
+            self._consuming.settle(dict(offsets))
 
     def rest(self) -> None:
         """All that was yielded is dealt with, as far as it can be: a bounded run may end there."""

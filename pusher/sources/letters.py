@@ -43,6 +43,8 @@ class _Letter(msgspec.Struct):
     line_bytes: int | None = None
     source: str = ""
     format: str | None = None
+    key: str | None = None
+    timestamp_ms: int | None = None
     record: str | None = None
     record_base64: str | None = None
 
@@ -88,11 +90,13 @@ class _Unusable(NamedTuple):
 
     problem: Problem
     record: bytes
-    file_format: str
+    letter: _Letter
 
     def rejection(self, source: str, line: int, offset: int) -> Rejection:
         problem = self.problem
-        extra: dict[str, int | str] = {"format": self.file_format}
+        letter = self.letter
+        known = {"format": letter.format, "key": letter.key, "timestamp_ms": letter.timestamp_ms}
+        extra = {name: value for name, value in known.items() if value is not None}
         return Rejection(
             problem.reason, problem.detail, source, line, offset, self.record, extra=extra
         )
@@ -120,9 +124,11 @@ def _original(line: bytes, letters: LetterFilter, reading: Reading) -> bytes | S
 
 def _read_again(letter: _Letter, record: bytes, reading: Reading) -> bytes | Skipped | _Unusable:
     if letter.format is not None:
-        outcome = reading.again(record, letter.format, letter.source)
+        outcome = reading.again(
+            record, letter.format, letter.source, key=letter.key, timestamp_ms=letter.timestamp_ms
+        )
         if isinstance(outcome, Problem):
-            return _Unusable(outcome, record, letter.format)
+            return _Unusable(outcome, record, letter)
         if outcome is not None:
             return outcome
     if letter.changed_at is None:

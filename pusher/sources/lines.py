@@ -103,7 +103,8 @@ class LineSource:
         self._are_files = all(entry.is_regular for entry in self._inputs)
         self.can_be_read_again = self._are_files
         self.size_bytes = self._size_bytes() if self._are_files else None
-        self.read_bytes = 0
+        self.read_bytes = self.handed_bytes = 0
+        self._read_at: deque[int] = deque()
         self.paths = [entry.path.resolve() for entry in self._inputs if entry.path]
         """The files among the inputs."""
 
@@ -179,9 +180,13 @@ class LineSource:
             UsageError: an input is not the one that its position belongs to.
         """
         positions, self._positions = self._positions, {}
+        self._read_at = deque()  # For each chunk in the hand-off, what was read when it was cut.
         handoff = Handoff(asyncio.get_running_loop(), READ_AHEAD_CHUNKS)
         thread = threading.Thread(
-            target=_fill, args=(handoff, self._read(positions)), name="pusher-reader", daemon=True
+            target=_fill,
+            args=(handoff, self._noted(self._read(positions), self._read_at)),
+            name="pusher-reader",
+            daemon=True,
         )
         thread.start()
         try:
@@ -191,10 +196,17 @@ class LineSource:
                     return
                 if isinstance(item, Exception):
                     raise item
+                self.handed_bytes = self._read_at.popleft()
                 yield item
                 handoff.let_in(item)
         finally:
             handoff.close()
+
+    def _noted(self, chunks: Iterator[Chunk], read_at: deque[int]) -> Iterator[Chunk]:
+        """Note before each chunk how much has been read so far."""
+        for chunk in chunks:
+            read_at.append(self.read_bytes)
+            yield chunk
 
     def _size_bytes(self) -> int:
         return sum(_file_size(entry) - entry.start for entry in self._inputs if entry.end is None)

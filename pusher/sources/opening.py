@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,18 +17,15 @@ from pusher.sources.decompressing import decompressed
 from pusher.sources.exports import Formats, file_place_of
 from pusher.sources.letters import LetterFilter
 from pusher.sources.lines import STDIN, LineSource
+from pusher.sources.sidecars import SIDECARS, is_keys_name, values_beside
+from pusher.sources.topics import SCHEME
 
 __all__ = ["open_source"]
 
 SUFFIXES = (".ndjson", ".jsonl", ".json")
 COMPRESSED_SUFFIXES = ("", ".gz", ".zst")
 
-_SIDECARS = tuple(
-    f".{what}.json{compression}"
-    for what in ("keys", "headers")
-    for compression in COMPRESSED_SUFFIXES
-)
-"""What a Confluent sink writes beside the values, line by line."""
+_log = logging.getLogger("pusher")
 
 _DEAD_LETTER_KEYS = frozenset({"reason", "run_id", "attempts"})
 _FIRST_LINE_BYTES_MAX = 1 << 20
@@ -44,7 +42,8 @@ def open_source(
 
     Directories and globs pass over dead-letter files, which are known by their content, and hidden
     files. A directory stands for its files that end in .ndjson, .jsonl or .json, also with .gz or
-    .zst. A dead-letter file that is named outright stands for the original lines in it.
+    .zst; one that holds only keys of tombstones, for these. A dead-letter file that is named
+    outright stands for the original lines in it.
 
     Args:
         specs: what to open.
@@ -85,6 +84,12 @@ def _expanded(spec: str | Path) -> list[str | Path]:
     text = os.fspath(spec)
     if not text:
         raise UsageError("a source has an empty name")
+    if text.startswith(SCHEME):
+        raise UsageError(
+            "kafka://...: not a kind of source that can be read here: live topics are read by"
+            " `pusher push` alone; write what is in one into a file first:"
+            " kcat -C -J -e -q -o beginning"
+        )
     if "://" in text:
         scheme = text.partition("://")[0]  # The rest may hold a password.
         raise UsageError(f"{scheme}://...: not a kind of source that this version can read")
@@ -100,7 +105,17 @@ def _expanded(spec: str | Path) -> list[str | Path]:
 
 
 def _files_below(directory: Path) -> list[str | Path]:
-    found: list[str | Path] = [path for path in _walk(directory) if _looks_like_input(path)]
+    paths = list(_walk(directory))
+    found: list[str | Path] = [path for path in paths if _looks_like_input(path)]
+    tombstones = [path for path in paths if is_keys_name(path) and values_beside(path) is None]
+    if tombstones and not found:
+        return list(tombstones)
+    if tombstones:
+        _log.warning(
+            "%s: %d files with the keys of tombstones (%s ...) are passed over: they do not say"
+            " when; push their folder by itself, behind the values",
+            *(directory, len(tombstones), tombstones[0]),
+        )
     if not found:
         wanted = ", ".join(SUFFIXES)
         raise UsageError(f"{directory}: no input files in it ({wanted}, also with .gz or .zst)")
@@ -129,7 +144,7 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 def _looks_like_input(path: Path) -> bool:
     name = path.name.lower()
-    if name.endswith(_SIDECARS) or not path.is_file():
+    if name.endswith(SIDECARS) or not path.is_file():
         return False
     has_suffix = any(
         name.endswith(suffix + compression)

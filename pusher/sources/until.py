@@ -80,14 +80,35 @@ class Bound:
     def is_reached(self, own: Mapping[Key, int | None], now_s: float) -> bool:
         """Whether all partitions were read to their ends: ours by us, the others by the group.
 
+        While no broker can tell, they were not: it is asked again.
+
         Args:
             own: how far each partition is that is ours; None where nothing is known yet.
             now_s: the time of day.
+
+        Raises:
+            KafkaException: the brokers do not let us ask.
         """
+        from confluent_kafka import KafkaError, KafkaException  # noqa: PLC0415 - loaded by now
+
+        try:
+            return self._is_reached(own, now_s)
+        except KafkaException as error:
+            if error.args[0].code() in {
+                KafkaError.GROUP_AUTHORIZATION_FAILED,
+                KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            }:
+                raise
+            return False
+
+    def _is_reached(self, own: Mapping[Key, int | None], now_s: float) -> bool:
         if self._ends is None:
-            if self._until.at_ms is None or now_s * 1000 < self._until.at_ms:
+            is_due = self._until.at_ms is not None and now_s * 1000 >= self._until.at_ms
+            if not is_due or now_s - self._looked_at_s < LOOK_EVERY_S:
                 return False
+            self._looked_at_s = now_s
             self._resolve()
+            self._looked_at_s = 0.0
         ends = self._ends or {}
         left = {
             key
@@ -110,12 +131,13 @@ class Bound:
     def _resolve(self) -> None:
         from confluent_kafka import TopicPartition  # noqa: PLC0415
 
-        self._ends = {}
+        ends: dict[Key, int] = {}
         for key in self._keys:
             low, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=ASK_S)
-            self._starts[key], self._ends[key] = low, high
+            self._starts[key], ends[key] = low, high
         if self._until.at_ms is not None and self._keys:
             parts = [TopicPartition(*key, self._until.at_ms) for key in self._keys]
             for part in self._consumer.offsets_for_times(parts, timeout=ASK_S):
                 if part.offset >= 0:  # Otherwise no message is as young as that.
-                    self._ends[part.topic, part.partition] = part.offset
+                    ends[part.topic, part.partition] = part.offset
+        self._ends = ends

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from pusher.changes import Converter
+from pusher.changes import Outcome
 from pusher.model import Chunk, Partition, Position, Problem, Rejection
 from pusher.records import Record, Skipped
 from pusher.sources.handoff import CHUNK_BYTES
@@ -69,7 +69,7 @@ def chunks_of_values(
 def chunks_of_records(
     partition: Partition,
     records: Sequence[Record],
-    converter: Converter,
+    convert: Callable[[Record], Outcome],
     *,
     first_line: int,
     max_line_bytes: int,
@@ -80,10 +80,10 @@ def chunks_of_records(
     Args:
         partition: that all of them are of.
         records: in order, with their offsets.
-        converter: makes the messages.
+        convert: makes the messages.
         first_line: how many messages of the partition were read before, plus one.
         max_line_bytes: a longer value is passed on without being kept.
-        stamps: the converter knows the times; sync messages stay as they are without.
+        stamps: `convert` is told the times; sync messages stay as they are without.
     """
     making = _Making(partition, first_line)
     for line_number, record in enumerate(records, first_line):
@@ -98,7 +98,7 @@ def chunks_of_records(
             yield chunk
             making = _Making(partition, line_number + 1)
             continue
-        making.add(line_number, record, converter, stamps=stamps)
+        making.add(line_number, record, convert, stamps=stamps)
         if making.size_bytes >= _CHUNK_BYTES:
             yield making.chunk()
             making = _Making(partition, line_number + 1)
@@ -125,21 +125,25 @@ class _Making:
     def has_any(self) -> bool:
         return self._next_offset is not None
 
-    def add(self, line_number: int, record: Record, converter: Converter, *, stamps: bool) -> None:
+    def add(
+        self,
+        line_number: int,
+        record: Record,
+        convert: Callable[[Record], Outcome],
+        *,
+        stamps: bool,
+    ) -> None:
         offset, value = record.offset or 0, record.value or b""
         self._next_offset = offset + 1
         self.size_bytes += len(value)
         if record.value is not None and not value.strip():
             self._skipped[EMPTY_VALUE] += 1
             return
-        outcome = converter.convert(record if stamps else record._replace(timestamp_ms=None))
+        outcome = convert(record if stamps else record._replace(timestamp_ms=None))
         if isinstance(outcome, Skipped):
             self._skipped[outcome.reason] += 1
         elif isinstance(outcome, Problem):
-            source = str(self._partition)
-            self._rejected.append(
-                Rejection(outcome.reason, outcome.detail, source, line_number, offset, value)
-            )
+            self._rejected.append(_rejection(self._partition, line_number, record, outcome))
         else:
             self._lines.append(outcome)
             self._numbers.append(line_number)
@@ -154,6 +158,25 @@ class _Making:
         chunk.times_ms = self._times_ms
         chunk.skipped, chunk.rejected = self._skipped, self._rejected
         return chunk
+
+
+def _rejection(
+    partition: Partition, line_number: int, record: Record, problem: Problem
+) -> Rejection:
+    """With all that it takes to convert the record again, when a mapping was mended."""
+    extra: dict[str, int | str] = {"format": "ndjson", "timestamp_ms": record.timestamp_ms or 0}
+    if record.key is not None:
+        extra["key"] = record.key.decode("utf-8", "replace")
+    value = b"null" if record.value is None else record.value
+    return Rejection(
+        problem.reason,
+        problem.detail,
+        str(partition),
+        line_number,
+        record.offset or 0,
+        value,
+        extra=extra,
+    )
 
 
 def empty_chunk(partition: Partition, next_offset: int, line: int) -> Chunk:

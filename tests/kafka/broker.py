@@ -40,8 +40,8 @@ class Broker:
     address: str
     is_real: bool
 
-    def create_topic(self, name: str, partitions: int) -> str:
-        """Make a topic; its name."""
+    def create_topic(self, name: str, partitions: int, largest_bytes: int = 1 << 20) -> str:
+        """Make a topic that takes messages so large; its name."""
         raise NotImplementedError
 
 
@@ -51,12 +51,15 @@ class Kafka(Broker):
 
     process: subprocess.Popen[str]
     address: str
+    secure_address: str | None = None
+    """Where it speaks SASL over TLS."""
     is_real: bool = field(default=True, init=False)
 
-    def create_topic(self, name: str, partitions: int) -> str:
-        """Make a topic; its name."""
+    def create_topic(self, name: str, partitions: int, largest_bytes: int = 1 << 20) -> str:
+        """Make a topic that takes messages so large; its name."""
         admin = AdminClient({"bootstrap.servers": self.address})
-        for future in admin.create_topics([NewTopic(name, partitions, 1)]).values():
+        topic = NewTopic(name, partitions, 1, config={"max.message.bytes": str(largest_bytes)})
+        for future in admin.create_topics([topic]).values():
             future.result(timeout=20)
         return name
 
@@ -87,7 +90,11 @@ def running_kafka(*arguments: str) -> Iterator[Kafka]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("listening on "), f"scripts/kafka does not run: {line!r}"
-        yield Kafka(process, line.split()[-1])
+        kafka = Kafka(process, line.split()[-1])
+        if "--secure" in arguments:
+            line = process.stdout.readline()
+            kafka.secure_address = line.removeprefix("with SASL over TLS on ").split(": ")[0]
+        yield kafka
     finally:
         process.terminate()
         try:
@@ -133,8 +140,9 @@ class MockCluster(Broker):
         self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
         self._lib.rd_kafka_destroy(self._client)
 
-    def create_topic(self, name: str, partitions: int) -> str:
-        """Make a topic; its name."""
+    def create_topic(self, name: str, partitions: int, largest_bytes: int = 1 << 20) -> str:
+        """Make a topic, which takes messages of any size; its name."""
+        del largest_bytes
         code = self._lib.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1)
         assert code == 0, f"error {code}"
         return name

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from proof.ledger import IS_FULL
 
 from kafka.broker import Broker, Kafka, MockCluster, missing_for_kafka, running_kafka
+from kafka.campaigns import Campaigns
 
 _used: list[str] = []
-_figures: list[str] = []
+_campaigns = Campaigns()
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +24,9 @@ def broker() -> Iterator[Broker]:
         with running_kafka() as kafka:
             yield kafka
     elif os.environ.get("REQUIRE") == "all":
-        pytest.fail(f"REQUIRE=all, and {missing} is missing: Apache Kafka cannot be run")
+        pytest.fail(f"REQUIRE=all, and Apache Kafka cannot be run without {missing}")
     else:
-        _used.append(f"librdkafka's mock cluster: {missing} is missing, so Apache Kafka is not run")
+        _used.append(f"librdkafka's mock cluster; Apache Kafka cannot be run without {missing}")
         with MockCluster() as mock:
             yield mock
 
@@ -37,10 +39,12 @@ def kafka(broker: Broker) -> Kafka:
     return broker
 
 
-@pytest.fixture
-def figures() -> list[str]:
-    """What was measured, to be shown at the end."""
-    return _figures
+@pytest.fixture(scope="session")
+def campaigns() -> Iterator[Campaigns]:
+    """What came of the campaigns; a soak writes it down."""
+    yield _campaigns
+    if IS_FULL:
+        _campaigns.ledger.write()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,5 +59,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name in _used:
         terminalreporter.line(f"Kafka tests ran against {name}.")
-    for figure in _figures:
-        terminalreporter.line(f"  {figure}")
+    for line in _campaigns.lines:
+        terminalreporter.line(f"  {line}")

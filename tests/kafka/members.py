@@ -143,6 +143,10 @@ class Group:
         timing = f"session.timeout.ms={SESSION_S}000\nheartbeat.interval.ms=300\n"
         self._config.write_text(timing if protocol == "classic" else "")
 
+    def configure(self, *properties: str) -> None:
+        """Give these properties to the members that are to come, instead of ours."""
+        self._config.write_text("\n".join(properties))
+
     async def join(self, *options: str) -> Member:
         """Start a member."""
         folder = self._folder / f"member-{len(self.members)}"

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from proof.ledger import IS_FULL, size
 from proof.workload import Line, lines
 
 from kafka.broker import Broker
-from kafka.members import Group, fill, name_of_a_topic, taken, until
+from kafka.campaigns import Campaigns
+from kafka.members import Group, Member, fill, name_of_a_topic, taken, until
 
 MESSAGES = size(ci=20_000, full=500_000)
 PARTITIONS = 6
@@ -81,8 +83,9 @@ async def test_members_are_killed_stopped_and_added_and_nothing_is_lost(
     workload: list[Line],
     tmp_path: Path,
     protocol: str,
-    figures: list[str],
+    campaigns: Campaigns,
 ) -> None:
+    began_s = time.monotonic()
     async with filled(broker, workload, tmp_path, protocol) as (oracle, group):
         killed, stopped = await group.join("--until", "end"), await group.join("--until", "end")
 
@@ -105,17 +108,40 @@ async def test_members_are_killed_stopped_and_added_and_nothing_is_lost(
         record = await oracle.record()
     verdict = judge(workload, record, group.letters())
     bound = repeats_bound(workload, record, [killed_at_s])
-    figures.append(f"{protocol}: {verdict.repeated} of {MESSAGES} repeated, bound {bound:.0f}")
-    assert not verdict.protests, verdict.protests
-    assert verdict.repeated <= bound
-    assert group.committed(PARTITIONS) == group.ends(PARTITIONS)
+    protests = [*verdict.protests, *protests_of(group)]
+    campaigns.note(
+        "groups",
+        f"killed, stopped and added ({protocol})",
+        verdict,
+        harms=3,
+        protests=protests,
+        elapsed_s=time.monotonic() - began_s,
+    )
+    assert not protests
+    assert verdict.repeated <= bound, f"{verdict.repeated} repeated, at most {bound:.0f} expected"
+
+
+def has_come(member: Member) -> bool:
+    """It has partitions; or there was nothing left for it, and it has ended."""
+    return "assigned" in member.err or member.process.returncode is not None
+
+
+def protests_of(group: Group) -> list[str]:
+    """What is wrong with the group's offsets at the end."""
+    committed, ends = group.committed(PARTITIONS), group.ends(PARTITIONS)
+    return [] if committed == ends else [f"committed {committed} of {ends}"]
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_a_storm_of_rebalances_loses_and_disorders_nothing(
-    broker: Broker, workload: list[Line], tmp_path: Path, protocol: str, figures: list[str]
+    broker: Broker,
+    workload: list[Line],
+    tmp_path: Path,
+    protocol: str,
+    campaigns: Campaigns,
 ) -> None:
+    began_s = time.monotonic()
     storm_s = 60 if IS_FULL else 10
     rng = random.Random(1)
     async with filled(broker, workload, tmp_path, protocol) as (oracle, group):
@@ -126,12 +152,20 @@ async def test_a_storm_of_rebalances_loses_and_disorders_nothing(
             guest = await group.join("--until", "end")
             guests.append(guest)
             await asyncio.sleep(2)
+            await until(partial(has_come, guest), "a guest has partitions, or has ended")
             guest.signal(rng.choice((signal.SIGTERM, signal.SIGINT)))
         for guest in guests:
             assert await guest.ended(DEADLINE_S) in {0, 1, 130, 143}, guest.err
         assert await staying.ended(DEADLINE_S) in {0, 1}, staying.err
         record = await oracle.record()
     verdict = judge(workload, record, group.letters())
-    figures.append(f"{protocol}: {len(guests)} came and went, {verdict.repeated} repeated")
-    assert not verdict.protests, verdict.protests
-    assert group.committed(PARTITIONS) == group.ends(PARTITIONS)
+    protests = [*verdict.protests, *protests_of(group)]
+    campaigns.note(
+        "storms",
+        f"that join and leave every 2 s ({protocol})",
+        verdict,
+        harms=len(guests),
+        protests=protests,
+        elapsed_s=time.monotonic() - began_s,
+    )
+    assert not protests

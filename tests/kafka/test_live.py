@@ -51,6 +51,7 @@ async def push(
         *("push", f"kafka://{broker.address}/{topic}?group={group}-{topic}"),
         *("--url", endpoint.url, "--no-preflight", "--confirm", "0", "--report", "-"),
         *("--until", "end", "--group-protocol", protocol, "--dead-letters", "dead.ndjson"),
+        *("--linger", "50ms"),
         *options,
         cwd=cwd,
     )
@@ -122,6 +123,41 @@ async def test_a_row_becomes_a_message_by_the_mapping_and_a_tombstone_a_delete(
     ended = await push(broker, topic, endpoint, tmp_path, "--map", "map.toml")
     assert ended.counts() == (2, 2, 0, 0), ended.err
     assert [one["action"] for one in delivered(endpoint)] == ["UPSERT", "DELETE"]
+
+
+async def test_what_a_mapping_could_not_take_is_replayed_with_one_that_was_mended(
+    broker: Broker, topic: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    entry = f'[topics."{topic}"]\ntype = "DEAL"\nid = "$key"\nproperties = ["name"]\n'
+    (tmp_path / "map.toml").write_text(entry + 'store = { field = "shop" }\n')
+    produce(broker, topic, b'{"name":"tea"}', None, timestamp=1_700_000_000_000)
+    first = await push(broker, topic, endpoint, tmp_path, "--map", "map.toml")
+    assert first.counts() == (2, 0, 2, 0)
+    (tmp_path / "map.toml").write_text(entry + 'store = "s"\n')
+    again = await run(
+        *("replay", "dead.ndjson", "--map", "map.toml", "--url", endpoint.url, "--report", "-"),
+        *("--no-preflight", "--confirm", "0"),
+        cwd=tmp_path,
+    )
+    assert again.code == 0, again.err
+    found = [(m["action"], m["externalObjectId"], m["changedAt"]) for m in delivered(endpoint)]
+    assert found == [("UPSERT", "key", 1_700_000_000_000), ("DELETE", "key", 1_700_000_000_000)]
+
+
+async def test_a_rehearsal_shows_what_the_mapping_makes_of_each_kind_of_message(
+    broker: Broker, topic: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "map.toml").write_text(
+        f'[topics."{topic}"]\ntype = "DEAL"\nstore = "s"\nid = "id"\nproperties = ["name"]\n'
+    )
+    rows = [b'{"id":%d,"name":"tea"}' % number for number in range(3)]
+    produce(broker, topic, *rows, b'{"name":"no id"}', None)
+    shown = await push(broker, topic, endpoint, tmp_path, "--map", "map.toml", "--dry-run")
+    assert f"{topic}: 3 UPSERT" in shown.err
+    assert f"{topic}: 1 DELETE" in shown.err
+    assert f"{topic}: 1 rejected: no_id" in shown.err
+    assert '->     {"objectType":"DEAL","action":"UPSERT","externalObjectId":"0"' in shown.err
+    assert not endpoint.requests
 
 
 async def test_a_rehearsal_commits_nothing_and_joins_no_group(

@@ -32,6 +32,8 @@ _TITLES = {
     "endings": "an endpoint that ends the run",
     "network": "a network with",
     "memory": "a stalled endpoint, and",
+    "groups": "a consumer group with members",
+    "storms": "a consumer group with members",
 }
 _HEAD = (
     "| What was tried | Runs | Harms | Messages | Lost | Out of order | Changed | Repeated |",
