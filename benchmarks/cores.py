@@ -3,6 +3,7 @@
 `halves`: the input is two files from the start, so nothing is split or handed over. `shares`: both
 read and decode all of it, and each sends its own stores, as workers that share the objects out
 would have to. Neither has one checkpoint, one report or one limit of requests in flight.
+`apart`: one reads, decodes and encodes, and the other one sends; see `benchmarks.apart`.
 """
 
 from __future__ import annotations
@@ -71,12 +72,14 @@ def measure(folder: Path, rounds: int = 5) -> dict[str, object] | None:
         "halves": [_Part(half) for half in halves],
         "shares": [_Part(whole, tuple(names)) for names in stores],
     }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in (*ways, "apart")}
     with _nginx() as url:
         start_up_s = median(_push([_Part(_one_line(whole))], url) for _ in range(3))
+        start_up_apart_s = median(_push_apart(_one_line(whole), url) for _ in range(3))
         for _ in range(rounds):
             for name, parts in ways.items():
                 rates[name].append(_STREAM.messages / (_push(parts, url) - start_up_s))
+            rates["apart"].append(_STREAM.messages / (_push_apart(whole, url) - start_up_apart_s))
     found: dict[str, object] = {"messages": _STREAM.messages}
     for name, each in rates.items():
         times = ratio(each, rates["one"])
@@ -143,6 +146,20 @@ def _push(parts: list[_Part], url: str) -> float:
         delivered = sum(json.loads(r.read_bytes())["messages"]["delivered"] for r in reports)
     if delivered not in {1, _STREAM.messages}:
         raise BenchmarkError(f"{delivered} of {_STREAM.messages} messages were delivered")
+    return wall_s
+
+
+def _push_apart(path: Path, url: str) -> float:
+    """Decode in one process and send from another; how long it took."""
+    module = (sys.executable, "-m", "benchmarks.apart")
+    started_s = time.perf_counter()
+    with subprocess.Popen([*module, "decode", str(path)], stdout=subprocess.PIPE) as decoding:
+        sent = subprocess.run(
+            [*module, "send", url, "16"], stdin=decoding.stdout, timeout=600, check=False
+        )
+    wall_s = time.perf_counter() - started_s
+    if sent.returncode or decoding.returncode:
+        raise BenchmarkError(f"exit codes {decoding.returncode} and {sent.returncode}")
     return wall_s
 
 

@@ -160,6 +160,7 @@ def _processes(found: Mapping[str, Any]) -> str:
     words = {
         "halves": "two, each with half of the input in a file of its own",
         "shares": "two, each decodes all of the input and sends its own stores",
+        "apart": "one decodes and encodes, the other one only sends, without any accounting",
     }
     rows = []
     for name, what in words.items():

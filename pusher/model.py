@@ -68,7 +68,7 @@ _SEARCHED_MAX = 32
 """So few ids are found faster in the text of all than in a set of them."""
 
 _INDEX_BITS = 20
-"""A chunk has fewer than 2**20 lines: it is cut at 256 KiB."""
+"""A chunk has fewer than 2**20 lines: it is cut at 128 KiB."""
 
 
 class SyncMessage(msgspec.Struct, gc=False, rename="camel"):
@@ -136,7 +136,7 @@ class Partition:
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """Whole lines of one source, about 256 KiB, cut at a line end.
+    """Whole lines of one source, about 128 KiB, cut at a line end.
 
     A chunk with `oversized_bytes` is one line over the limit: `data` has only its beginning. In a
     chunk of a live topic, a line is the value of one message, and `end.offset` is the offset of the
@@ -229,7 +229,7 @@ class Batch:
             whose order is kept.
     """
 
-    __slots__ = ("_messages", "body", "id_pieces", "lane", "open_count", "origins", "whole")
+    __slots__ = ("_ids", "_messages", "body", "id_pieces", "lane", "open_count", "origins", "whole")
 
     def __init__(
         self,
@@ -247,6 +247,7 @@ class Batch:
         self.body = body
         self.whole = whole
         self.id_pieces = id_pieces or []
+        self._ids: list[str] | None = None
         self.open_count = len(origins)
         """How many messages of a whole batch are not settled."""
 
@@ -259,7 +260,9 @@ class Batch:
     @property
     def ids(self) -> list[str]:
         """The external ids of its messages, in their order; none for a part of a batch."""
-        return ids_in(self.id_pieces)
+        if self._ids is None:
+            self._ids = ids_in(self.id_pieces)
+        return self._ids
 
     def names_any(self, ids: Collection[str]) -> bool:
         """Some of its messages may be of one of these objects. A part does not know, so it may."""
