@@ -319,7 +319,7 @@ async def test_a_fenced_member_says_who_has_its_name(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--phases",), "--phases reads its input once a phase"),
+        (("--phases",), "--phases is for files and pipes: a topic has no end"),
         (("--checkpoint", "ck"), "a group keeps its own offsets"),
         (("--until", "tomorrow"), "neither end nor a time"),
         (("--format", "kcat"), "is for files and pipes"),
