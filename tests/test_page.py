@@ -266,6 +266,8 @@ def test_labels_are_short() -> None:
         ("--token", SECRET),
         (f"--token={SECRET}",),
         ("--api-key", SECRET),
+        ("--no-preflight", "--token", SECRET),
+        ("-v", "--phases", "--api-key", f"--{SECRET}"),
         ("--header", f"Authorization: Bearer {SECRET}"),
         (f"--header=X-Key={SECRET}",),
         ("--refresh-token", SECRET, "--client-secret", SECRET),

@@ -634,7 +634,7 @@ async def test_the_help_names_every_exit_code_and_only_options_that_push_has_too
         set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", one, re.MULTILINE)) for one in (text, push)
     ]
     own = {
-        *("--settings", "--latency", "--spool-dir", "--allow", "--json"),
+        *("--settings", "--latency", "--allow", "--json"),
         *("--app-id", "--developer-key", "--developer-key-file"),
     }
     assert options - of_push == own

@@ -244,13 +244,16 @@ def shown_command(arguments: Sequence[str]) -> str:
     flag = ""
     # A password in an address may have a slash in it, which it should not.
     for argument in (_BEFORE_HOST.sub(masking.MASK, one) for one in arguments):
+        is_secret = masking.shown(flag, "") == masking.MASK
         name, equals, value = argument.partition("=")
-        if flag:
+        if flag and (is_secret or not argument.startswith("--")):
             parts.append(masking.shown(flag, argument))
             flag = ""
         elif name.startswith("--") and equals:
             parts.append(f"{name}={masking.shown(name[2:], value)}")
+            flag = ""
         else:
             parts.append(masking.shown("", argument))
+            # The one before it was a switch, if it looked like a flag.
             flag = argument[2:] if argument.startswith("--") else ""
     return shlex.join(parts)

@@ -203,6 +203,6 @@ DURATION = _Duration()
 HEADER = _Header()
 REJECTED_MAX = _RejectedMax()
 SIZE = _Size()
-SOURCE = _Source()
+SOURCE = _Source(readable=False)  # Who opens it says what is wrong with it.
 SAMPLE = _Sample()
 SHARE = _Share()

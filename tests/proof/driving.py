@@ -283,3 +283,12 @@ def check_report(attempt: Attempt) -> None:
     assert attempt.report is not None, str(attempt)
     protests = protests_of_report(attempt.report, attempt.code)
     assert not protests, f"{protests}; {attempt}"
+
+
+def peak_rss_mib(pid: int) -> float:
+    """The most memory that a process has had; 0 when it is gone."""
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if entry.startswith("VmHWM:"):
+                return int(entry.split()[1]) / 1024
+    return 0.0

@@ -21,6 +21,7 @@ from typing import Any
 
 from fakes.command import DATA, PUSHER, environment
 
+from proof.driving import peak_rss_mib
 from pusher.bridge.model import TYPE_CODES
 from pusher.model import ObjectType
 
@@ -285,11 +286,12 @@ class Migration:
         if feeder is not None and feeder.stdout is not None:
             feeder.stdout.close()
         stage = "start"
-        status, usage = 0, None
-        while usage is None:
-            pid, status, found = os.wait4(process.pid, os.WNOHANG)
+        # What the system says of a child at its end counts what its parent had when it began.
+        peak_mib = 0.0
+        while True:
+            peak_mib = max(peak_mib, peak_rss_mib(process.pid))
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
-                usage = found
                 break
             phase, share = self._progress()
             stage = f"phase {phase}, {share:.0%}"
@@ -309,7 +311,7 @@ class Migration:
             process.returncode,
             stage,
             round(time.monotonic() - began_s, 1),
-            round(usage.ru_maxrss / 1024, 1),
+            round(peak_mib, 1),
             json.loads(report.read_bytes()) if report.exists() else None,
         )
         self.attempts.append(attempt)

@@ -16,7 +16,7 @@ import orjson
 import pytest
 from fakes.command import environment
 
-from proof.driving import REPORT, push_command, running_oracle
+from proof.driving import REPORT, peak_rss_mib, push_command, running_oracle
 from proof.ledger import Ledger, size
 
 MIB = 1 << 20
@@ -95,15 +95,6 @@ class Streamed:
     input_mib: float
     messages: int
     report: dict[str, Any]
-
-
-def peak_rss_mib(pid: int) -> float:
-    """The most memory that a process has had; 0 when it is gone."""
-    with suppress(OSError):
-        for entry in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if entry.startswith("VmHWM:"):
-                return int(entry.split()[1]) / 1024
-    return 0.0
 
 
 async def stream(folder: Path, blocks: Iterator[bytes], url: str) -> Streamed:
