@@ -64,7 +64,7 @@ _PLACE = re.compile(r"\bmessages(?:\[|/|\.)(\d{1,6})\b")
 
 
 _encoder = msgspec.json.Encoder()
-_LARGE_BYTES = 64 << 10
+_LARGE_BYTES = 4 << 10
 
 
 def encode_messages(lane: Lane, messages: list[SyncMessage]) -> bytes:
