@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import aiohttp
 import pytest
 from aiohttp import web
+from fakes.browser import ARGUMENTS, CHROMIUM, WAIT_MS, needs_chromium
 
 from pusher.bridge import BridgeConfig
 from pusher.bridge.config import Credentials
@@ -22,19 +22,6 @@ from .talk import BASE, SETTINGS, Talk, contact, deal, talking, upsert
 playwright = pytest.importorskip(
     "playwright.async_api", reason="playwright is not installed: no browser to drive"
 )
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-WAIT_MS = 15_000
 SCRIPT = "<script>document.title = 'taken over'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'taken over'\">"
 NAMES = {"CONTACT": "Contacts", "PRODUCT": "Products", "DEAL": "Deals", "LINE_ITEM": "Line items"}
