@@ -123,6 +123,7 @@ class Intake:
         )
         to_batch, chunks = anyio.create_memory_object_stream[Chunk](READ_AHEAD_CHUNKS)
         has_enough = anyio.Event()
+        self._large_taken = anyio.Event()  # A pass that was cut short may have left it set.
         async with anyio.create_task_group() as guard:
             guard.start_soon(self._cut_short, guard.cancel_scope)
             async with anyio.create_task_group() as tasks:
