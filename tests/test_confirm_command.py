@@ -202,32 +202,30 @@ async def test_a_confirmation_that_was_cut_off_goes_on_where_it_was(
     assert len(known_in(tmp_path / "sample")) == 600
 
 
-async def test_the_sample_of_a_run_that_was_cut_off_is_written_by_the_one_that_ends(
-    endpoint: Endpoint, tmp_path: Path
-) -> None:
-    written(tmp_path / "in.ndjson", 3_000, pad=900)
+async def cut_off(endpoint: Endpoint, folder: Path, *options: str) -> tuple[str, ...]:
+    """Kill a push of 3,000 messages once it has settled some; the command that goes on with it."""
+    written(folder / "in.ndjson", 3_000, pad=900)
 
     async def slowly(request: Request) -> web.StreamResponse:
         await asyncio.sleep(0.02)
         return await accept(request)
 
     endpoint.answer = slowly
-    argv: tuple[str, ...] = ("push", "in.ndjson", "--url", endpoint.url, *PUSH)
     argv = (
-        *argv,
-        "--checkpoint",
-        "ck",
-        "--concurrency",
-        "2",
-        "--batch-size",
-        "50",
-        "--sample-out",
-        "sample",
+        *("push", "in.ndjson", "--url", endpoint.url, *PUSH),
+        *("--checkpoint", "ck", "--concurrency", "2", "--batch-size", "50", *options),
     )
-    async with starting(*PUSHER, *argv, cwd=tmp_path, stdout=DEVNULL, stderr=DEVNULL) as process:
-        await until(lambda: settled_in(tmp_path / "ck") > 0)
+    async with starting(*PUSHER, *argv, cwd=folder, stdout=DEVNULL, stderr=DEVNULL) as process:
+        await until(lambda: settled_in(folder / "ck") > 0)
         process.kill()
         await process.wait()
+    return argv
+
+
+async def test_the_sample_of_a_run_that_was_cut_off_is_written_by_the_one_that_ends(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    argv = await cut_off(endpoint, tmp_path, "--sample-out", "sample")
     assert not (tmp_path / "sample").exists()
     result = await run(*argv, cwd=tmp_path)
     assert result.code == 0
@@ -558,29 +556,7 @@ async def test_on_a_terminal_a_person_is_asked_once_the_number_is_known(
 async def test_after_a_kill_all_objects_of_both_runs_are_accounted_for(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
-    written(tmp_path / "in.ndjson", 3_000, pad=900)
-
-    async def slowly(request: Request) -> web.StreamResponse:
-        await asyncio.sleep(0.02)
-        return await accept(request)
-
-    endpoint.answer = slowly
-    argv: tuple[str, ...] = ("push", "in.ndjson", "--url", endpoint.url, *PUSH)
-    argv = (
-        *argv,
-        "--checkpoint",
-        "ck",
-        "--concurrency",
-        "2",
-        "--batch-size",
-        "50",
-        "--confirm",
-        "all",
-    )
-    async with starting(*PUSHER, *argv, cwd=tmp_path, stdout=DEVNULL, stderr=DEVNULL) as process:
-        await until(lambda: settled_in(tmp_path / "ck") > 0)
-        process.kill()
-        await process.wait()
+    argv = await cut_off(endpoint, tmp_path, "--confirm", "all")
     result = await run(*argv, cwd=tmp_path)
     assert result.code == 0, result.err
     assert result.report["messages"]["resumed"] > 0
