@@ -26,7 +26,7 @@ from pusher.protocol import SyncError, SyncStatus, as_ms
 from pusher.report import Confirmation, failure_examples
 from pusher.retrying import RetryPolicy
 from pusher.sample_file import SampleFile
-from pusher.sampling import CLOCK_SLACK_MS, SampledObject, SampleState, upper_bound_95
+from pusher.sampling import CLOCK_SLACK_MS, DOUBT_S, SampledObject, SampleState, upper_bound_95
 
 if TYPE_CHECKING:
     from pusher.census import Entry
@@ -87,6 +87,8 @@ class Accounting:
         self._rng = rng
         self._of_portal = of_portal
         self._now_s = now_s
+        self._began_s = 0.0
+        """All was accepted before this, on the same clock."""
         self._poller = StatusPoller(transport, rate=rate, rng=rng, now_s=now_s)
         # Most runs confirm a sample: SQLite is loaded where it is needed.
         from pusher.census import Census, CensusCounts  # noqa: PLC0415
@@ -150,6 +152,8 @@ class Accounting:
         Args:
             wait_s: how long to go on after each object was asked for once.
         """
+        # Whoever does not wait gets the likely answer to what is in doubt.
+        self._began_s = self._now_s() - (DOUBT_S if wait_s < DOUBT_S else 0.0)
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._keep)
             if self._file.header.kind == "all":
@@ -235,7 +239,7 @@ class Accounting:
         entries = await anyio.to_thread.run_sync(self._census.find, by_key)
         for _, member in entries:
             for error in by_key[member.accepted.lane, member.accepted.external_id]:
-                if member.blame(error) is SampleState.FAILED:
+                if member.blame(error, self._now_s() - self._began_s) is SampleState.FAILED:
                     self._note(member)
                     break
         await self._write(entries)
@@ -299,7 +303,7 @@ class Accounting:
             member.polls += 1
             status = await self._poller.ask(member.accepted.lane, member.accepted.external_id)
             if isinstance(status, SyncStatus):
-                if member.judge(status) is not SampleState.PENDING:
+                if member.judge(status, self._now_s() - self._began_s) is not SampleState.PENDING:
                     self._note(member)
             elif status is Silence.NO_ANSWER and member.polls < TRIES_A_ROUND:
                 queue.append(entry)

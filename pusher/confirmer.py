@@ -139,4 +139,5 @@ class Confirmer:
         member.next_poll_s = self._now_s() + backoff_s * self._rng.uniform(0.8, 1.2)
         status = await self._poller.ask(accepted.lane, accepted.external_id)
         if isinstance(status, SyncStatus) and member.accepted == accepted:
-            member.judge(status)  # Otherwise a later message of the object was accepted meanwhile.
+            # Otherwise a later message of the object was accepted meanwhile.
+            member.judge(status, self._now_s())

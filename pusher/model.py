@@ -390,7 +390,8 @@ class Delivery:
 
     batch: Batch
     accepted_at_ms: int
-    """The bridge's own clock when it answered (its Date header), epoch milliseconds."""
+    """When the bridge took it, epoch milliseconds: the second is of its own clock (the Date
+    header), the place in that second of ours when the request was sent."""
     latency_s: float
     status: int = 204
     request: int = 0

@@ -20,6 +20,7 @@ from pusher.protocol import SyncError, SyncStatus, as_ms
 
 __all__ = [
     "CLOCK_SLACK_MS",
+    "DOUBT_S",
     "Accepted",
     "Sample",
     "SampleMemory",
@@ -34,6 +35,10 @@ MEMBERS_MAX = 100_000
 
 CLOCK_SLACK_MS = 2_000
 """The Date header has whole seconds, and the clocks behind one endpoint do not agree quite."""
+
+DOUBT_S = 5.0
+"""What is dated before the 2xx, within the slack, may be of an earlier push of the same messages:
+for so long after the 2xx, nothing is concluded from it, and the object is asked about again."""
 
 LASTING_S = 5.0
 """In a run of unknown length, an object has a chance to stay once it has stayed for so long."""
@@ -73,7 +78,7 @@ class Accepted(NamedTuple):
     external_id: str
     changed_at_ms: int
     bridge_ms: int
-    """The bridge's clock at the 2xx."""
+    """The bridge's clock at the 2xx; its place in the second is a guess by ours."""
     at_s: float
     """Our monotonic clock at the 2xx."""
 
@@ -122,13 +127,21 @@ class SampledObject:
         """It has not been dropped since."""
         return self.is_kept or self.slots > 0
 
-    def judge(self, status: SyncStatus) -> SampleState:
+    def judge(self, status: SyncStatus, now_s: float) -> SampleState:
         """Say what a status means for the last accepted message ("Get sync status").
 
         Only what the bridge did after its 2xx counts, so an account that already holds the object
         cannot fool us: neither its older errors, which are never removed, nor its older success.
+
+        Args:
+            status: what the bridge says of the object.
+            now_s: the clock of the acceptance (`Accepted.at_s`) now.
         """
-        since_ms = self.accepted.bridge_ms - CLOCK_SLACK_MS
+        bridge_ms = self.accepted.bridge_ms
+        success_since_ms = error_since_ms = bridge_ms - CLOCK_SLACK_MS
+        if now_s < self.accepted.at_s + DOUBT_S:
+            # Another clock chose the place in the second: not to be waited for in the usual case.
+            success_since_ms, error_since_ms = bridge_ms // 1000 * 1000 - 1, bridge_ms - 1
         processed_ms = as_ms(status.last_processed_at) or 0
         for error in status.errors:
             errored_ms = as_ms(error.errored_at) or 0
@@ -136,20 +149,24 @@ class SampledObject:
                 as_ms(error.changed_at) == self.accepted.changed_at_ms
                 and error.status != "RESOLVED"
             )
-            if errored_ms > since_ms and (is_ours or errored_ms >= processed_ms):
+            if errored_ms > error_since_ms and (is_ours or errored_ms >= processed_ms):
                 self.state, self.error = SampleState.FAILED, error
                 return self.state
-        if processed_ms > since_ms:
+        if processed_ms > success_since_ms:
             self.state = SampleState.CONFIRMED
         return self.state
 
-    def blame(self, error: SyncError) -> SampleState:
+    def blame(self, error: SyncError, now_s: float) -> SampleState:
         """Say what an error means that was found without the object's status ("Get sync errors").
 
         Nobody knows what was processed after it: it has to be about the last accepted message.
+
+        Args:
+            error: one of the object's.
+            now_s: the clock of the acceptance (`Accepted.at_s`) now.
         """
         if as_ms(error.changed_at) == self.accepted.changed_at_ms and error.status != "RESOLVED":
-            self.judge(SyncStatus(None, errors=[error]))
+            self.judge(SyncStatus(None, errors=[error]), now_s)
         return self.state
 
 
@@ -240,7 +257,10 @@ class Sample:
                 accepted = named.accepted(index)
                 since_ms = errored_ms.get(external_id, 0) + CLOCK_SLACK_MS
                 bridge_ms = max(accepted.bridge_ms, since_ms)
-                self._member(accepted._replace(bridge_ms=bridge_ms))
+                # The error's time parts them from what was before: there is no doubt about it.
+                at_s = accepted.at_s - DOUBT_S
+                member = self._member(accepted._replace(bridge_ms=bridge_ms, at_s=at_s))
+                member.next_poll_s = accepted.at_s + self._first_poll_after_s
 
     def _choose(
         self, named: _Named, lane: Lane, known: dict[str, SampledObject], *, is_new_lane: bool

@@ -443,7 +443,11 @@ class Sender:
         self._quarantine.accepted(batch.lane)
         self._give_up.succeeded()
         self._end_doubt()
-        accepted_at_ms = date_ms(answer.date) or int(self._now_s() * 1000)
+        sent_ms = int((self._now_s() - reply.latency_s) * 1000)
+        second_ms = date_ms(answer.date)
+        if second_ms is None:
+            second_ms = sent_ms
+        accepted_at_ms = min(max(second_ms, sent_ms), second_ms + 999)
         return Delivery(
             batch, accepted_at_ms, reply.latency_s, answer.status, reply.number, attempt
         )

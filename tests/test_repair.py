@@ -267,6 +267,17 @@ async def test_the_errors_of_others_and_of_earlier_runs_are_left_alone(tmp_path:
         assert [e async for e in all_errors(url)] == [before]
 
 
+async def test_the_error_of_a_push_a_second_ago_is_not_one_of_its_repetition(
+    tmp_path: Path,
+) -> None:
+    """It has the same changedAt, and is open until the message is processed again."""
+    (tmp_path / "in").write_bytes(ndjson([item("i1", "d1", 5)]))
+    (tmp_path / "whole").write_bytes(ndjson([deal("d1"), item("i1", "d1", 5)]))
+    async with northwind_bridge("--processing-delay", "LINE_ITEM=1200ms", cwd=tmp_path) as url:
+        assert (await pushed(tmp_path, url, "in")).code == 1
+        assert (await pushed(tmp_path, url, "whole")).code == 0
+
+
 async def test_an_error_that_the_input_cannot_have_caused_is_somebody_elses(
     tmp_path: Path,
 ) -> None:

@@ -359,20 +359,58 @@ def test_a_status_is_judged_by_what_happened_after_the_2xx(
     name: str, processed_at: int | str | None, errors: list[SyncError], expected: SampleState
 ) -> None:
     member = member_of()
-    assert member.judge(SyncStatus(processed_at, errors=errors)) is expected, name
+    assert member.judge(SyncStatus(processed_at, errors=errors), 60.0) is expected, name
     assert member.state is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "later"),
+    [
+        (SyncStatus(ACCEPTED_MS - 1), CONFIRMED),
+        (
+            SyncStatus(None, errors=[error_of(changed_at=CHANGED_MS, errored_at=ACCEPTED_MS - 1)]),
+            FAILED,
+        ),
+    ],
+)
+def test_what_is_dated_just_before_the_2xx_is_doubted_for_a_while(
+    status: SyncStatus, later: SampleState
+) -> None:
+    """It may be of a push of the same messages a second ago: these are not processed yet."""
+    member = member_of()
+    assert member.judge(status, 4.9) is PENDING
+    assert member.judge(status, 5.0) is later
+
+
+def test_an_error_just_before_the_2xx_does_not_hide_the_success_that_follows() -> None:
+    member = member_of()
+    old = error_of(changed_at=CHANGED_MS, errored_at=ACCEPTED_MS - 500)
+    assert member.judge(SyncStatus(ACCEPTED_MS - 900, errors=[old]), 0.1) is PENDING
+    resolved = error_of(changed_at=CHANGED_MS, errored_at=ACCEPTED_MS - 500, status="RESOLVED")
+    assert member.judge(SyncStatus(AFTER, errors=[resolved]), 0.2) is CONFIRMED
+
+
+def test_in_the_second_of_the_2xx_an_early_error_is_doubted_and_a_success_is_not() -> None:
+    """The place in that second is a guess by another clock, which must not make all wait."""
+    member = SampledObject(Accepted(LANE, "1", CHANGED_MS, ACCEPTED_MS + 500, 0.0))
+    early = error_of(changed_at=CHANGED_MS, errored_at=ACCEPTED_MS + 400)
+    assert member.judge(SyncStatus(None, errors=[early]), 1.0) is PENDING
+    late = error_of(changed_at=CHANGED_MS, errored_at=ACCEPTED_MS + 500)
+    assert member.judge(SyncStatus(None, errors=[late]), 1.0) is FAILED
+    member.state = PENDING
+    assert member.judge(SyncStatus(ACCEPTED_MS), 1.0) is CONFIRMED
 
 
 def test_a_failed_object_keeps_its_error() -> None:
     member = member_of()
     guilty = error_of(changed_at=CHANGED_MS, errored_at=AFTER)
-    member.judge(SyncStatus(None, errors=[error_of(errored_at=BEFORE), guilty]))
+    member.judge(SyncStatus(None, errors=[error_of(errored_at=BEFORE), guilty]), 1.0)
     assert member.error is guilty
 
 
 def test_an_absurd_time_is_no_confirmation_and_no_crash() -> None:
-    assert member_of().judge(SyncStatus("x" * 5_000)) is PENDING
-    member_of().judge(SyncStatus("9" * 5_000))
+    assert member_of().judge(SyncStatus("x" * 5_000), 1.0) is PENDING
+    member_of().judge(SyncStatus("9" * 5_000), 1.0)
 
 
 # The bound
