@@ -9,6 +9,7 @@ Keeps the order per object: a message waits while another batch carries its obje
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from msgspec import UNSET
 from pusher.model import (
     Batch,
     Chunk,
+    Group,
     Lane,
     ObjectType,
     SyncMessage,
@@ -27,7 +29,7 @@ from pusher.model import (
     piece_of_ids,
     place_of,
 )
-from pusher.protocol import encode_messages, encode_piece, join_pieces
+from pusher.protocol import decode_piece, encode_messages, encode_piece, join_pieces
 
 __all__ = ["Batcher"]
 
@@ -103,6 +105,7 @@ class Batcher:
         self._with_freed: dict[Lane, _OpenLane] = {}
         # The chunk that is being added, what of it is still to come, and the lanes that hold some.
         self._adding: tuple[int, Iterator[object]] = (0, iter(()))
+        self._adding_groups: tuple[int, Sequence[Group]] = (0, ())
         self._touched: list[_OpenLane] = []
         self.lane_count = 0
         """Lanes that hold something, or whose objects are in flight."""
@@ -149,6 +152,22 @@ class Batcher:
             if lane.held:
                 yield from self._encode_held(lane, now_s)
         touched.clear()
+
+    def add_groups(self, groups: Sequence[Group], chunk: Chunk, now_s: float) -> Iterator[Batch]:
+        """Add the messages of a chunk that come by lane; yield each batch as it fills up."""
+        self._adding_groups = chunk.number, groups
+        for group in groups:
+            while group:
+                # While a batch was let go, its lane may have been forgotten.
+                try:
+                    lane = self._lanes[group.object_type][group.store_id]
+                except KeyError:
+                    lane = self._new_lane(group)
+                if lane.waiting:
+                    self._decode(group, lane)
+                    yield from self._encode_held(lane, now_s)
+                else:
+                    yield from self._move(group, lane, now_s)
 
     def expired(self, opened_before_s: float) -> Iterator[Batch]:
         """Close the lanes that have been open since before that moment."""
@@ -228,6 +247,9 @@ class Batcher:
         number, rest = self._adding
         if number in chunk_numbers:
             gone[number] = sum(1 for _ in rest)
+        number, groups = self._adding_groups
+        if number in chunk_numbers:
+            gone[number] += sum(group.drop() for group in groups)
 
         def stays(origin: int) -> bool:
             number, _ = place_of(origin)
@@ -266,8 +288,8 @@ class Batcher:
         """When the lane that has been open longest got its first message."""
         return next((lane.opened_at_s for lane in self._open.values()), None)
 
-    def _new_lane(self, message: SyncMessage) -> _OpenLane:
-        object_type, store_id = message.object_type, message.store_id
+    def _new_lane(self, of: SyncMessage | Group) -> _OpenLane:
+        object_type, store_id = of.object_type, of.store_id
         if object_type is UNSET or not isinstance(store_id, str):
             raise TypeError("a message must have a store and a type to join a lane")
         name = Lane(store_id, object_type)
@@ -280,6 +302,31 @@ class Batcher:
         """An input may have very many lanes, and most of them rest."""
         del self._lanes[lane.lane.object_type][lane.lane.store_id]
         self.lane_count -= 1
+
+    def _move(self, group: Group, lane: _OpenLane, now_s: float) -> Iterator[Batch]:
+        """Move what fits from a group into the body of a lane, and close that if it is full."""
+        before = lane.size_bytes if lane.count else lane.around_bytes
+        most_bytes = self._batch_bytes - before - 1
+        taken = group.take(lane.room, most_bytes, not lane.count)
+        if taken is None:
+            yield from self._close(lane, is_last_call=True)
+            return
+        piece, ids, origins = taken
+        lane.pieces.append(piece)
+        lane.origins += origins
+        self._count_in(lane, len(origins), len(piece) + 1, ids, now_s)
+        if lane.size_bytes >= self._batch_bytes:
+            yield from self._close(lane, is_last_call=True)
+        elif not lane.room:
+            yield from self._close(lane)
+
+    def _decode(self, group: Group, lane: _OpenLane) -> None:
+        """A lane that has messages waiting looks at each one that comes."""
+        taken = group.take(len(group), sys.maxsize, True)
+        if taken is not None:
+            piece, _, origins = taken
+            lane.held += decode_piece(piece)
+            lane.origins += origins
 
     def _encode_held(
         self, lane: _OpenLane, now_s: float, *, is_of_turn: bool = False
@@ -308,29 +355,32 @@ class Batcher:
         One message alone always fits.
         """
         count, added = lane.count, len(part)
+        before = lane.size_bytes if count else lane.around_bytes
         if added == 1 and _size_of(part[0]) >= self._batch_bytes:
             if count:
                 return False
-            lane.alone, size = part[0], _size_of(part[0])
+            lane.alone, size = part[0], _size_of(part[0]) - before
         else:
             piece = encode_piece(part)
             size = len(piece) + 1
-            before = lane.size_bytes if count else lane.around_bytes
             if before + size > self._batch_bytes and count + added > 1:
                 return False
-            if not count:
-                size += before
             lane.pieces.append(piece)
-        if not count:
+        self._count_in(lane, added, size, piece_of_ids(part) if self._keep_order else "", now_s)
+        return True
+
+    def _count_in(self, lane: _OpenLane, added: int, size: int, ids: str, now_s: float) -> None:
+        """Messages of so many bytes were added to what is open."""
+        if not lane.count:
+            size += lane.around_bytes
             lane.opened_at_s = now_s
             self._open[lane.lane] = lane
         if self._keep_order:
-            lane.id_pieces.append(piece_of_ids(part))
-        lane.count = count + added
+            lane.id_pieces.append(ids)
+        lane.count += added
         lane.room -= added
         lane.size_bytes += size
         self.held_bytes += size
-        return True
 
     def _divert(self, lane: _OpenLane) -> None:
         """Let messages that were just read wait, if others of their objects do."""

@@ -2,8 +2,10 @@
 
 No clock, no I/O: the caller passes when the chunk was read.
 
-A chunk that decodes in one go costs about half a microsecond a message. Only a chunk that does not
-is taken line by line, to find the guilty.
+A chunk of which nothing has to be normalised is cut into pieces of request bodies by the compiled
+scanner, where that was built: a fifth of a microsecond a message. Any other one is decoded in one
+go, at half a microsecond. Only a chunk that does not decode is taken line by line, to find the
+guilty.
 """
 
 from __future__ import annotations
@@ -19,9 +21,25 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from pusher.model import EMPTY_MAP, Chunk, ObjectType, Problem, Rejection, SyncMessage
+from pusher.model import (
+    EMPTY_MAP,
+    Chunk,
+    Group,
+    ObjectType,
+    Problem,
+    Rejection,
+    SyncMessage,
+    origin_of,
+)
 
-__all__ = ["Decoded", "Decoder"]
+try:
+    from pusher._scanner import scan
+except ImportError:  # No C compiler was there when pusher was installed.
+    scan = None  # type: ignore[assignment]
+
+__all__ = ["HAS_SCANNER", "Decoded", "Decoder"]
+
+HAS_SCANNER = scan is not None
 
 _OPENING_BRACE = 0x7B
 _EMPTY_MAPS = (b"null", b"[]")
@@ -92,11 +110,13 @@ _FIELD_REASONS = {
 class Decoded:
     """What a chunk held. Every line that is not blank is a message or a rejection.
 
-    `indexes[i]` is the place of `messages[i]` among these lines.
+    `indexes[i]` is the place of `messages[i]` among these lines. Where the scanner took the chunk,
+    its messages are in `groups` instead.
     """
 
     messages: list[SyncMessage]
     indexes: Iterable[int]
+    groups: Sequence[Group] = ()
     rejections: list[Rejection] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     is_dated: bool = False
@@ -115,13 +135,19 @@ class Decoder:
     Args:
         default_store: the store of lines without `storeId`.
         default_type: the type of lines without `objectType`.
+        takes_groups: the caller has no use for messages, if it can get groups.
     """
 
     def __init__(
-        self, *, default_store: str | None = None, default_type: ObjectType | None = None
+        self,
+        *,
+        default_store: str | None = None,
+        default_type: ObjectType | None = None,
+        takes_groups: bool = False,
     ) -> None:
         self._default_store = default_store
         self._default_type = default_type
+        self._takes_groups = takes_groups and HAS_SCANNER
         self._last_filled_ms = 0
         self._filled_ms: dict[tuple[object, object, object], int] = {}
         self._chunks_seen = 0
@@ -133,7 +159,9 @@ class Decoder:
     def decode(self, chunk: Chunk, read_at_ms: int) -> Decoded:
         """Decode a chunk. `read_at_ms` fills a missing `changedAt` ("Sync Message Fields")."""
         if chunk.oversized_bytes is not None:
-            return Decoded([], (), [_oversized(chunk)])
+            return Decoded([], (), rejections=[_oversized(chunk)])
+        if self._takes_groups and (scanned := self._scan(chunk)) is not None:
+            return scanned
         decoded = self._decode_at_once(chunk) or self._decode_line_by_line(chunk)
         if not decoded.is_dated:
             if chunk.times_ms is None:
@@ -141,6 +169,20 @@ class Decoder:
             else:
                 self._fill_from_times(decoded, chunk.times_ms, read_at_ms)
         self._look_for_oddities(chunk.data, decoded)
+        return decoded
+
+    def _scan(self, chunk: Chunk) -> Decoded | None:
+        """Find the messages of a chunk by lane; None where one is not as it has to be."""
+        first_origin = origin_of(chunk.number, 0)
+        scanned = scan(chunk.data, first_origin, self._default_store, self._default_type)
+        if scanned is None:
+            return None
+        groups, count, earliest_ms, has_null = scanned
+        decoded = Decoded([], (), groups)
+        if count:
+            self._warn_of_seconds(earliest_ms, decoded)
+        if has_null:
+            self._warn_of_nulls(decoded)
         return decoded
 
     def _decode_at_once(self, chunk: Chunk) -> Decoded | None:
@@ -304,17 +346,27 @@ class Decoder:
             return
         if not self._warned_of_seconds and decoded.messages:
             earliest = min([m.changed_at for m in decoded.messages])  # type: ignore[type-var]
-            if earliest < _LOOKS_LIKE_SECONDS_BELOW:  # type: ignore[operator]
-                self._warned_of_seconds = True
-                decoded.warnings.append(
-                    f"changedAt {earliest} looks like seconds; the bridge expects milliseconds"
-                )
-        if not self._warned_of_nulls and b"null" in data:
-            self._warned_of_nulls = any(_NULL_VALUE.search(m.properties) for m in decoded.messages)
-            if self._warned_of_nulls:
-                decoded.warnings.append(
-                    'null property values: the bridge expects strings; "" clears a property'
-                )
+            self._warn_of_seconds(earliest, decoded)  # type: ignore[arg-type]
+        if (
+            not self._warned_of_nulls
+            and b"null" in data
+            and any(_NULL_VALUE.search(m.properties) for m in decoded.messages)
+        ):
+            self._warn_of_nulls(decoded)
+
+    def _warn_of_seconds(self, earliest_ms: int, decoded: Decoded) -> None:
+        if earliest_ms < _LOOKS_LIKE_SECONDS_BELOW and not self._warned_of_seconds:
+            self._warned_of_seconds = True
+            decoded.warnings.append(
+                f"changedAt {earliest_ms} looks like seconds; the bridge expects milliseconds"
+            )
+
+    def _warn_of_nulls(self, decoded: Decoded) -> None:
+        if not self._warned_of_nulls:
+            self._warned_of_nulls = True
+            decoded.warnings.append(
+                'null property values: the bridge expects strings; "" clears a property'
+            )
 
 
 def _check_utf8(data: bytes) -> None:

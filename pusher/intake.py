@@ -89,7 +89,10 @@ class Intake:
         self._live = source if isinstance(source, KafkaSource) else None
         self._settings = settings
         self._decoder = Decoder(
-            default_store=settings.default_store, default_type=settings.default_type
+            default_store=settings.default_store,
+            default_type=settings.default_type,
+            # A limit, and an errand, choose among single messages.
+            takes_groups=settings.limit is None and errand is None,
         )
         self._batcher = batcher
         self._ledger = ledger
@@ -280,7 +283,10 @@ class Intake:
             return
         self._ledger.admit(chunk, time.monotonic())
         decoded = self._decoder.decode(chunk, int(time.time() * 1000))
-        selected = selection.select(decoded.messages, decoded.indexes)
+        if decoded.groups:
+            selected = selection.select_groups(decoded.groups)
+        else:
+            selected = selection.select(decoded.messages, decoded.indexes)
         skipped = selected.skipped
         rejections: list[Rejection] = []
         if is_first:
@@ -290,16 +296,20 @@ class Intake:
             for warning in decoded.warnings:
                 self._warnings.append(warning)
                 _log.warning("%s, line %s or after: %s", chunk.source, chunk.first_line, warning)
-        open_count, skipped_count = len(selected.messages) + len(rejections), skipped.total()
+        count = selected.count
+        open_count, skipped_count = count + len(rejections), skipped.total()
         self._tally.read += open_count + skipped_count
         self._tally.skipped_by_reason.update(skipped)
         self._ledger.expect(chunk, open_count, skipped=skipped_count, is_whole=selected.is_whole)
         await self._settlement.reject(chunk, rejections)
         if not self._is_ours(chunk) and self._committer is not None:
-            count = len(selected.messages)
             self._committer.withdraw({chunk.number: count} if count else {})
             return
-        added = self._batcher.add(selected.messages, selected.indexes, chunk, time.monotonic())
+        now_s = time.monotonic()
+        if selected.groups:
+            added = self._batcher.add_groups(selected.groups, chunk, now_s)
+        else:
+            added = self._batcher.add(selected.messages, selected.indexes, chunk, now_s)
         await dispatcher.send_all(added)
 
     def _is_ours(self, chunk: Chunk) -> bool:

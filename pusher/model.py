@@ -22,6 +22,7 @@ __all__ = [
     "Chunk",
     "Delivery",
     "Failure",
+    "Group",
     "Halt",
     "HaltKind",
     "Lane",
@@ -188,6 +189,44 @@ class Chunk:
 def origin_of(chunk_number: int, index: int) -> int:
     """Pack where a message came from: its chunk, and its place among the lines not blank."""
     return chunk_number << _INDEX_BITS | index
+
+
+class Group(Protocol):
+    """The messages of one lane in a chunk, in their order, ready to become parts of a body."""
+
+    @property
+    def store_id(self) -> str:
+        """Of the lane."""
+        ...
+
+    @property
+    def object_type(self) -> ObjectType:
+        """Of the lane."""
+        ...
+
+    def __len__(self) -> int:
+        """How many are left."""
+        ...
+
+    def take(
+        self,
+        most: int,
+        most_bytes: int,
+        at_least_one: bool,  # noqa: FBT001 - all by position, which is fastest
+        /,
+    ) -> tuple[bytes, str, list[int]] | None:
+        """Take the next messages out: as `encode_piece` and `piece_of_ids` give them, and origins.
+
+        Args:
+            most: so many of them.
+            most_bytes: of the piece; None is returned where not even one fits.
+            at_least_one: whatever its size.
+        """
+        ...
+
+    def drop(self) -> int:
+        """Forget what is left; say how many messages that was."""
+        ...
 
 
 class SyncMessages(msgspec.Struct, rename="camel"):

@@ -34,6 +34,7 @@ __all__ = [
     "date_ms",
     "decode_errors",
     "decode_import_request",
+    "decode_piece",
     "decode_status",
     "encode_import_end",
     "encode_import_page",
@@ -64,6 +65,7 @@ _PLACE = re.compile(r"\bmessages(?:\[|/|\.)(\d{1,6})\b")
 
 
 _encoder = msgspec.json.Encoder()
+_decode_messages = msgspec.json.Decoder(list[SyncMessage]).decode
 _LARGE_BYTES = 4 << 10
 
 
@@ -76,6 +78,11 @@ def encode_piece(messages: list[SyncMessage]) -> bytes | memoryview:
     """A piece of the body of `PUT /sync/messages`: messages without what is around them."""
     encoded = _encoder.encode(messages)
     return encoded[1:-1] if len(encoded) < _LARGE_BYTES else memoryview(encoded)[1:-1]
+
+
+def decode_piece(piece: bytes) -> list[SyncMessage]:
+    """The messages of a piece. Their maps point into a copy of it."""
+    return _decode_messages(b"[%b]" % piece)
 
 
 def join_pieces(lane: Lane, pieces: list[bytes | memoryview]) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pusher.model import OBJECT_TYPES, SyncMessage
+from pusher.model import OBJECT_TYPES, Group, SyncMessage
 
 __all__ = ["Selected", "Selection"]
 
@@ -17,14 +17,21 @@ class Selected:
 
     Attributes:
         messages: with their `indexes` in the chunk.
+        groups: messages that were not decoded one by one; a chunk has the ones or the others.
         skipped: how many are not sent by rule, by reason. What another pass sends is not in it.
         is_whole: nothing was cut off at the limit.
     """
 
     messages: list[SyncMessage]
     indexes: Iterable[int]
+    groups: Sequence[Group] = ()
     skipped: Counter[str] = field(default_factory=Counter)
     is_whole: bool = True
+
+    @property
+    def count(self) -> int:
+        """How many messages are to be sent."""
+        return len(self.messages) + sum(map(len, self.groups))
 
 
 class Selection:
@@ -64,6 +71,22 @@ class Selection:
         """The limit is reached."""
         return self._left is not None and self._left <= 0
 
+    def select_groups(self, groups: Sequence[Group]) -> Selected:
+        """Choose among the lanes of a chunk, where no rule is about single messages."""
+        if not self._has_rules:
+            return Selected([], (), groups)
+        kept: list[Group] = []
+        skipped: Counter[str] = Counter()
+        for group in groups:
+            if group.object_type not in self._pass_types:
+                continue
+            reason = self._why_lane(group)
+            if reason is None:
+                kept.append(group)
+            else:
+                skipped[reason] += len(group)
+        return Selected([], (), kept, skipped)
+
     def select(self, messages: list[SyncMessage], indexes: Iterable[int]) -> Selected:
         """Choose among the messages of a chunk."""
         selected = (
@@ -91,11 +114,17 @@ class Selection:
                 places.append(index)
             else:
                 skipped[reason] += 1
-        return Selected(kept, places, skipped)
+        return Selected(kept, places, skipped=skipped)
 
     def _why(self, message: SyncMessage) -> str | None:
-        if self._only_stores and message.store_id not in self._only_stores:
+        reason = self._why_lane(message)
+        if reason is None and self._why_skipped is not None:
+            reason = self._why_skipped(message)
+        return reason
+
+    def _why_lane(self, one: SyncMessage | Group) -> str | None:
+        if self._only_stores and one.store_id not in self._only_stores:
             return "other_store"
-        if self._only_types and message.object_type not in self._only_types:
+        if self._only_types and one.object_type not in self._only_types:
             return "other_type"
-        return self._why_skipped(message) if self._why_skipped is not None else None
+        return None

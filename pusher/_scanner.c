@@ -1,0 +1,751 @@
+/* Cut a chunk of lines into what its messages become in request bodies, by lane.
+
+   A fast path: it takes only chunks of which nothing has to be normalised, filled in or complained
+   of, and leaves every other one, as a whole, to decoding.py, which says what each line means. What
+   both take, they take for the same: tests compare them byte by byte.
+
+   Nothing is copied until a piece is taken: a message is a record of places in the chunk. All
+   reading stops at the zero byte that follows the data of a bytes object. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#define ID_MAX 100
+#define DEPTH_MAX 63
+#define DATA_MAX 0x7fffffff
+#define NONE UINT32_MAX
+
+static const char *const TYPES[] = {"CONTACT", "PRODUCT", "DEAL", "LINE_ITEM"};
+#define TYPE_COUNT 4
+
+/* What a message has besides its values. */
+static const char BEFORE_ID[] = "{\"externalObjectId\":\"";
+static const char BEFORE_ACTION[] = "\",\"action\":\"";
+static const char BEFORE_TIME[] = "\",\"changedAt\":";
+static const char BEFORE_PROPERTIES[] = ",\"properties\":";
+static const char BEFORE_ASSOCIATIONS[] = ",\"associations\":";
+#define TEXT_LENGTH(text) ((Py_ssize_t)sizeof(text) - 1)
+#define ACTION_LENGTH 6
+#define AROUND_LENGTH                                                                  \
+    (TEXT_LENGTH(BEFORE_ID) + TEXT_LENGTH(BEFORE_ACTION) + ACTION_LENGTH +             \
+     TEXT_LENGTH(BEFORE_TIME) + TEXT_LENGTH(BEFORE_PROPERTIES) +                       \
+     TEXT_LENGTH(BEFORE_ASSOCIATIONS) + 1)
+
+/* A place in the data. A map of length 0 is missing: it is written as {}. */
+typedef struct {
+    uint32_t start, length;
+} Span;
+
+typedef struct {
+    Span properties, associations;
+    uint32_t id, time;
+    uint8_t id_length, time_length, is_delete;
+    uint32_t next; /* The next record of its lane. */
+} Record;
+
+/* The records of one chunk; its groups share them. */
+typedef struct {
+    Py_ssize_t owners; /* Guarded by the lock of the interpreter. */
+    PyObject *data;
+    long long first_origin;
+    Record *records;
+    uint32_t count, room;
+} Records;
+
+/* The messages of one lane in a chunk, as they are found. */
+typedef struct {
+    const char *store;
+    Py_ssize_t store_length;
+    uint32_t hash;
+    int type;
+    uint32_t head, tail, count;
+} Found;
+
+typedef struct {
+    Records *records;
+    const char *start; /* Of the data. */
+    const char *default_store;
+    Py_ssize_t default_store_length;
+    int default_type; /* -1: there is none. */
+    Found *found;
+    uint32_t found_count, found_room, latest;
+    uint32_t *table; /* Indexes of `found` plus 1, by hash; 0 is empty. */
+    uint32_t table_size;
+    int64_t earliest;
+    int has_null, is_out_of_memory;
+} Scan;
+
+/* Grammar. Each function takes the place after what it is about has begun, and returns the place
+   after its end; NULL where that is not valid, or not for this fast path. */
+
+static const char *skip_blanks(const char *p) {
+    while (*p == ' ' || *p == '\t' || *p == '\r') p++;
+    return p;
+}
+
+static const char *skip_utf8(const char *p) {
+    const unsigned char *u = (const unsigned char *)p;
+#define IS_TAIL(byte) (((byte) & 0xc0) == 0x80)
+    if (u[0] >= 0xc2 && u[0] <= 0xdf) {
+        return IS_TAIL(u[1]) ? p + 2 : NULL;
+    }
+    if (u[0] >= 0xe0 && u[0] <= 0xef) {
+        if (!IS_TAIL(u[1]) || (u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xed && u[1] > 0x9f))
+            return NULL;
+        return IS_TAIL(u[2]) ? p + 3 : NULL;
+    }
+    if (u[0] >= 0xf0 && u[0] <= 0xf4) {
+        if (!IS_TAIL(u[1]) || (u[0] == 0xf0 && u[1] < 0x90) || (u[0] == 0xf4 && u[1] > 0x8f))
+            return NULL;
+        return IS_TAIL(u[2]) && IS_TAIL(u[3]) ? p + 4 : NULL;
+    }
+    return NULL;
+#undef IS_TAIL
+}
+
+static int hex_value(const char *p) {
+    int value = 0;
+    for (int i = 0; i < 4; i++) {
+        char c = p[i];
+        int digit;
+        if (c >= '0' && c <= '9') digit = c - '0';
+        else if (c >= 'a' && c <= 'f') digit = c - 'a' + 10;
+        else if (c >= 'A' && c <= 'F') digit = c - 'A' + 10;
+        else return -1;
+        value = value << 4 | digit;
+    }
+    return value;
+}
+
+/* After a backslash. */
+static const char *skip_escape(const char *p) {
+    switch (*p) {
+    case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
+        return p + 1;
+    case 'u': {
+        int value = hex_value(p + 1);
+        if (value < 0 || (value >= 0xdc00 && value <= 0xdfff)) return NULL;
+        p += 5;
+        if (value >= 0xd800 && value <= 0xdbff) {
+            if (p[0] != '\\' || p[1] != 'u') return NULL;
+            value = hex_value(p + 2);
+            if (value < 0xdc00 || value > 0xdfff) return NULL;
+            p += 6;
+        }
+        return p;
+    }
+    default:
+        return NULL;
+    }
+}
+
+/* Bytes that are neither a quote, nor a backslash, nor a control, nor beyond ASCII. */
+static inline const char *skip_plain(const char *p, const char *end) {
+    const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
+    while (end - p >= 8) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        uint64_t quote = word ^ (ones * '"'), slash = word ^ (ones * '\\');
+        uint64_t odd = (quote - ones) | (slash - ones) | (word - ones * 0x20) | word;
+        if (odd & tops) break;
+        p += 8;
+    }
+    while ((unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\') p++;
+    return p;
+}
+
+/* After the opening quote. */
+static const char *skip_string(const char *p, const char *end) {
+    for (;;) {
+        p = skip_plain(p, end);
+        if (*p == '"') return p + 1;
+        p = *p == '\\' ? skip_escape(p + 1) : skip_utf8(p);
+        if (p == NULL) return NULL;
+    }
+}
+
+static const char *skip_digits(const char *p) {
+    if (*p < '0' || *p > '9') return NULL;
+    while (*p >= '0' && *p <= '9') p++;
+    return p;
+}
+
+static const char *skip_number(const char *p) {
+    if (*p == '-') p++;
+    if (*p == '0') p++;
+    else if ((p = skip_digits(p)) == NULL) return NULL;
+    if (*p == '.' && (p = skip_digits(p + 1)) == NULL) return NULL;
+    if (*p == 'e' || *p == 'E') {
+        p++;
+        if (*p == '+' || *p == '-') p++;
+        p = skip_digits(p);
+    }
+    return p;
+}
+
+/* Any value. `has_null` tells of a null that is the value of a key. */
+static const char *skip_value(const char *p, const char *end, int *has_null) {
+    uint64_t objects = 0; /* The lowest bit: what is innermost is an object. */
+    int depth = 0;
+value:
+    switch (*p) {
+    case '"':
+        if ((p = skip_string(p + 1, end)) == NULL) return NULL;
+        break;
+    case '{':
+        if (depth == DEPTH_MAX) return NULL;
+        depth++;
+        objects = objects << 1 | 1;
+        p = skip_blanks(p + 1);
+        if (*p == '}') goto close;
+        goto key;
+    case '[':
+        if (depth == DEPTH_MAX) return NULL;
+        depth++;
+        objects <<= 1;
+        p = skip_blanks(p + 1);
+        if (*p == ']') goto close;
+        goto value;
+    case 't':
+        if (memcmp(p, "true", Py_MIN(4, end - p + 1)) != 0) return NULL;
+        p += 4;
+        break;
+    case 'f':
+        if (memcmp(p, "false", Py_MIN(5, end - p + 1)) != 0) return NULL;
+        p += 5;
+        break;
+    case 'n':
+        if (memcmp(p, "null", Py_MIN(4, end - p + 1)) != 0) return NULL;
+        p += 4;
+        if (objects & 1) *has_null = 1;
+        break;
+    default:
+        if ((p = skip_number(p)) == NULL) return NULL;
+    }
+next:
+    if (depth == 0) return p;
+    p = skip_blanks(p);
+    if (*p == ',') {
+        p = skip_blanks(p + 1);
+        if (!(objects & 1)) goto value;
+    key:
+        if (*p != '"' || (p = skip_string(p + 1, end)) == NULL) return NULL;
+        p = skip_blanks(p);
+        if (*p != ':') return NULL;
+        p = skip_blanks(p + 1);
+        goto value;
+    }
+    if (*p != (objects & 1 ? '}' : ']')) return NULL;
+close:
+    depth--;
+    objects >>= 1;
+    p++;
+    goto next;
+}
+
+/* Lanes. */
+
+static int grow(void **items, uint32_t *room, size_t item_size, uint32_t least) {
+    uint32_t wanted = *room ? *room * 2 : least;
+    void *grown = PyMem_RawRealloc(*items, wanted * item_size);
+    if (grown == NULL) return -1;
+    *items = grown;
+    *room = wanted;
+    return 0;
+}
+
+static uint32_t hash_of(const char *store, Py_ssize_t length, int type) {
+    uint32_t hash = 2166136261u ^ (uint32_t)type;
+    for (Py_ssize_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)store[i]) * 16777619u;
+    return hash ^ hash >> 15;
+}
+
+static int is_lane(const Found *one, const char *store, Py_ssize_t length, int type) {
+    return one->type == type && one->store_length == length &&
+           memcmp(one->store, store, (size_t)length) == 0;
+}
+
+static int grow_table(Scan *scan) {
+    uint32_t size = scan->table_size ? scan->table_size * 4 : 64;
+    uint32_t *table = PyMem_RawCalloc(size, sizeof(uint32_t));
+    if (table == NULL) return -1;
+    for (uint32_t i = 0; i < scan->found_count; i++) {
+        uint32_t slot = scan->found[i].hash & (size - 1);
+        while (table[slot]) slot = (slot + 1) & (size - 1);
+        table[slot] = i + 1;
+    }
+    PyMem_RawFree(scan->table);
+    scan->table = table;
+    scan->table_size = size;
+    return 0;
+}
+
+/* The group of a lane; NULL when there is no memory. */
+static Found *found_of(Scan *scan, const char *store, Py_ssize_t length, int type) {
+    if (scan->found_count && is_lane(&scan->found[scan->latest], store, length, type))
+        return &scan->found[scan->latest];
+    if (scan->found_count * 2 >= scan->table_size && grow_table(scan) < 0) return NULL;
+    uint32_t hash = hash_of(store, length, type), mask = scan->table_size - 1;
+    uint32_t slot = hash & mask;
+    for (; scan->table[slot]; slot = (slot + 1) & mask) {
+        Found *one = &scan->found[scan->table[slot] - 1];
+        if (one->hash == hash && is_lane(one, store, length, type)) {
+            scan->latest = scan->table[slot] - 1;
+            return one;
+        }
+    }
+    if (scan->found_count == scan->found_room &&
+        grow((void **)&scan->found, &scan->found_room, sizeof(Found), 32) < 0)
+        return NULL;
+    scan->latest = scan->found_count++;
+    scan->table[slot] = scan->found_count;
+    Found *one = &scan->found[scan->latest];
+    *one = (Found){store, length, hash, type, NONE, NONE, 0};
+    return one;
+}
+
+/* Lines. */
+
+static Py_ssize_t length_of(const Record *one) {
+    return AROUND_LENGTH + one->id_length + one->time_length +
+           (one->properties.length ? one->properties.length : 2) +
+           (one->associations.length ? one->associations.length : 2);
+}
+
+enum { STORE = 1, TYPE = 2, ACTION = 4, TIME = 8, ID = 16, PROPERTIES = 32, ASSOCIATIONS = 64 };
+
+static int field_named(const char *name, Py_ssize_t length) {
+#define IS(text) (memcmp(name, text, TEXT_LENGTH(text)) == 0)
+    switch (length) {
+    case 6: return IS("action") ? ACTION : 0;
+    case 7: return IS("storeId") ? STORE : 0;
+    case 9: return IS("changedAt") ? TIME : 0;
+    case 10: return IS("objectType") ? TYPE : IS("properties") ? PROPERTIES : 0;
+    case 12: return IS("associations") ? ASSOCIATIONS : 0;
+    case 16: return IS("externalObjectId") ? ID : 0;
+    default: return 0;
+    }
+#undef IS
+}
+
+static int type_named(const char *name, Py_ssize_t length) {
+    for (int type = 0; type < TYPE_COUNT; type++)
+        if ((Py_ssize_t)strlen(TYPES[type]) == length && memcmp(name, TYPES[type], (size_t)length) == 0)
+            return type;
+    return -1;
+}
+
+/* One object from its opening brace on; its record is the last one of `scan`. */
+static const char *scan_message(Scan *scan, const char *p, const char *end) {
+    Record *record = &scan->records->records[scan->records->count];
+    memset(record, 0, sizeof *record);
+    const char *store = scan->default_store;
+    Py_ssize_t store_length = scan->default_store_length;
+    int type = scan->default_type, seen = 0;
+    if (*p != '{') return NULL;
+    do {
+        p = skip_blanks(p + 1);
+        if (*p != '"') return NULL; /* An empty object has no id. */
+        const char *name = p + 1;
+        p = skip_plain(name, end);
+        if (*p != '"') return NULL; /* Only other decoders know what an escaped name means. */
+        int field = field_named(name, p - name);
+        if (seen & field) return NULL;
+        seen |= field;
+        p = skip_blanks(p + 1);
+        if (*p != ':') return NULL;
+        p = skip_blanks(p + 1);
+        const char *value = p;
+        int has_null = 0;
+        switch (field) {
+        case STORE:
+        case TYPE:
+        case ACTION:
+        case ID:
+            if (*p != '"') return NULL;
+            value = ++p;
+            for (;;) {
+                p = skip_plain(p, end);
+                if (*p == '"') break;
+                if (field != STORE || *p == '\\' || (p = skip_utf8(p)) == NULL) return NULL;
+            }
+            if (p == value) return NULL;
+            if (field == STORE) {
+                store = value;
+                store_length = p - value;
+            } else if (field == TYPE) {
+                if ((type = type_named(value, p - value)) < 0) return NULL;
+            } else if (field == ID) {
+                if (p - value > ID_MAX) return NULL;
+                record->id = (uint32_t)(value - scan->start);
+                record->id_length = (uint8_t)(p - value);
+            } else {
+                if (p - value != ACTION_LENGTH) return NULL;
+                if (memcmp(value, "DELETE", ACTION_LENGTH) == 0) record->is_delete = 1;
+                else if (memcmp(value, "UPSERT", ACTION_LENGTH) != 0) return NULL;
+            }
+            p++;
+            break;
+        case TIME: {
+            uint64_t time = 0; /* 19 digits have room. */
+            while (*p >= '0' && *p <= '9' && p - value < 19)
+                time = time * 10 + (uint64_t)(*p++ - '0');
+            Py_ssize_t digits = p - value;
+            if (digits == 0 || (digits > 1 && *value == '0') || time > INT64_MAX) return NULL;
+            record->time = (uint32_t)(value - scan->start);
+            record->time_length = (uint8_t)digits;
+            if ((int64_t)time < scan->earliest) scan->earliest = (int64_t)time;
+            break;
+        }
+        case PROPERTIES:
+        case ASSOCIATIONS: {
+            if (*p != '{' || (p = skip_value(p, end, &has_null)) == NULL) return NULL;
+            Span span = {(uint32_t)(value - scan->start), (uint32_t)(p - value)};
+            if (field == PROPERTIES) {
+                record->properties = span;
+                scan->has_null |= has_null;
+            } else {
+                record->associations = span;
+            }
+            break;
+        }
+        default:
+            if ((p = skip_value(p, end, &has_null)) == NULL) return NULL;
+        }
+        p = skip_blanks(p);
+    } while (*p == ',');
+    if (*p != '}' || !(seen & ID) || !(seen & TIME) || store == NULL || type < 0) return NULL;
+
+    Found *lane = found_of(scan, store, store_length, type);
+    if (lane == NULL) {
+        scan->is_out_of_memory = 1;
+        return NULL;
+    }
+    uint32_t index = scan->records->count++;
+    record->next = NONE;
+    if (lane->tail == NONE) lane->head = index;
+    else scan->records->records[lane->tail].next = index;
+    lane->tail = index;
+    lane->count++;
+    return p + 1;
+}
+
+/* All lines; false where one of them is not for this fast path. */
+static int scan_lines(Scan *scan, const char *p, const char *end) {
+    Records *records = scan->records;
+    for (; p < end; p++) {
+        p = skip_blanks(p);
+        if (p < end && *p != '\n') { /* Not a blank line. */
+            if (records->count == records->room &&
+                grow((void **)&records->records, &records->room, sizeof(Record), 256) < 0) {
+                scan->is_out_of_memory = 1;
+                return 0;
+            }
+            if ((p = scan_message(scan, p, end)) == NULL) return 0;
+            p = skip_blanks(p);
+        }
+        if (p < end && *p != '\n') return 0;
+    }
+    return 1;
+}
+
+/* Python's side. */
+
+typedef struct {
+    PyObject *type_names[TYPE_COUNT];
+    PyTypeObject *group_type;
+} State;
+
+typedef struct {
+    PyObject_HEAD
+    Records *records;
+    PyObject *store, *type;
+    uint32_t head, left;
+} Group;
+
+static void disown(Records *records) {
+    if (--records->owners == 0) {
+        Py_DECREF(records->data);
+        PyMem_RawFree(records->records);
+        PyMem_RawFree(records);
+    }
+}
+
+static void group_dealloc(Group *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    disown(self->records);
+    Py_XDECREF(self->store);
+    Py_XDECREF(self->type);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *group_repr(Group *self) {
+    return PyUnicode_FromFormat("<Group of %u for %U %U>", self->left, self->store, self->type);
+}
+
+static Py_ssize_t group_length(Group *self) { return self->left; }
+
+static char *put(char *to, const char *text, Py_ssize_t length) {
+    memcpy(to, text, (size_t)length);
+    return to + length;
+}
+
+static char *put_message(char *to, const Record *one, const char *data) {
+    to = put(to, BEFORE_ID, TEXT_LENGTH(BEFORE_ID));
+    to = put(to, data + one->id, one->id_length);
+    to = put(to, BEFORE_ACTION, TEXT_LENGTH(BEFORE_ACTION));
+    to = put(to, one->is_delete ? "DELETE" : "UPSERT", ACTION_LENGTH);
+    to = put(to, BEFORE_TIME, TEXT_LENGTH(BEFORE_TIME));
+    to = put(to, data + one->time, one->time_length);
+    to = put(to, BEFORE_PROPERTIES, TEXT_LENGTH(BEFORE_PROPERTIES));
+    to = one->properties.length
+             ? put(to, data + one->properties.start, one->properties.length)
+             : put(to, "{}", 2);
+    to = put(to, BEFORE_ASSOCIATIONS, TEXT_LENGTH(BEFORE_ASSOCIATIONS));
+    to = one->associations.length
+             ? put(to, data + one->associations.start, one->associations.length)
+             : put(to, "{}", 2);
+    *to++ = '}';
+    return to;
+}
+
+PyDoc_STRVAR(take_doc,
+"take(most, most_bytes, at_least_one)\n--\n\n"
+"Take the next messages out: (piece of a body, ids, origins), or None where none fits.");
+
+static PyObject *group_take(Group *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "take() takes 3 arguments");
+        return NULL;
+    }
+    Py_ssize_t most = PyLong_AsSsize_t(args[0]);
+    if (most == -1 && PyErr_Occurred()) return NULL;
+    Py_ssize_t most_bytes = PyLong_AsSsize_t(args[1]);
+    if (most_bytes == -1 && PyErr_Occurred()) return NULL;
+    int at_least_one = PyObject_IsTrue(args[2]);
+    if (at_least_one < 0) return NULL;
+
+    Records *records = self->records;
+    const char *data = PyBytes_AS_STRING(records->data);
+    Py_ssize_t size = 0, ids_size = 0, count = 0;
+    uint32_t index = self->head;
+    while (count < most && count < self->left) {
+        const Record *one = &records->records[index];
+        Py_ssize_t length = length_of(one) + (count > 0);
+        if (size + length > most_bytes && !(at_least_one && count == 0)) break;
+        size += length;
+        ids_size += one->id_length + (count > 0);
+        count++;
+        index = one->next;
+    }
+    if (count == 0) Py_RETURN_NONE;
+
+    PyObject *piece = PyBytes_FromStringAndSize(NULL, size);
+    PyObject *ids = PyUnicode_New(ids_size, count == 1 ? 0x7f : 0xff);
+    PyObject *origins = PyList_New(count);
+    if (piece == NULL || ids == NULL || origins == NULL) goto failed;
+    char *to = PyBytes_AS_STRING(piece);
+    char *to_ids = (char *)PyUnicode_DATA(ids);
+    index = self->head;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const Record *one = &records->records[index];
+        PyObject *origin = PyLong_FromLongLong(records->first_origin + index);
+        if (origin == NULL) goto failed;
+        PyList_SET_ITEM(origins, i, origin);
+        if (i) {
+            *to++ = ',';
+            *to_ids++ = (char)0xff;
+        }
+        to = put_message(to, one, data);
+        to_ids = put(to_ids, data + one->id, one->id_length);
+        index = one->next;
+    }
+    PyObject *taken = PyTuple_Pack(3, piece, ids, origins);
+    if (taken == NULL) goto failed;
+    Py_DECREF(piece);
+    Py_DECREF(ids);
+    Py_DECREF(origins);
+    self->head = index;
+    self->left -= (uint32_t)count;
+    return taken;
+
+failed:
+    Py_XDECREF(piece);
+    Py_XDECREF(ids);
+    Py_XDECREF(origins);
+    return NULL;
+}
+
+PyDoc_STRVAR(drop_doc, "drop()\n--\n\nForget the messages that are left: how many they are.");
+
+static PyObject *group_drop(Group *self, PyObject *Py_UNUSED(ignored)) {
+    uint32_t left = self->left;
+    self->left = 0;
+    return PyLong_FromUnsignedLong(left);
+}
+
+static PyObject *group_store(Group *self, void *Py_UNUSED(closure)) { return Py_NewRef(self->store); }
+static PyObject *group_object_type(Group *self, void *Py_UNUSED(closure)) {
+    return Py_NewRef(self->type);
+}
+
+static PyMethodDef group_methods[] = {
+    {"take", (PyCFunction)(void (*)(void))group_take, METH_FASTCALL, take_doc},
+    {"drop", (PyCFunction)group_drop, METH_NOARGS, drop_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef group_fields[] = {
+    {"store_id", (getter)group_store, NULL, "The store of the lane.", NULL},
+    {"object_type", (getter)group_object_type, NULL, "The object type of the lane.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot group_slots[] = {
+    {Py_tp_dealloc, group_dealloc},
+    {Py_tp_repr, group_repr},
+    {Py_tp_methods, group_methods},
+    {Py_tp_getset, group_fields},
+    {Py_sq_length, group_length},
+    {Py_tp_doc, "The messages of one lane in a chunk, in their order."},
+    {0, NULL},
+};
+
+static PyType_Spec group_spec = {
+    .name = "pusher._scanner.Group",
+    .basicsize = sizeof(Group),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = group_slots,
+};
+
+static PyObject *groups_of(State *state, const Scan *scan) {
+    PyObject *groups = PyList_New(scan->found_count);
+    if (groups == NULL) return NULL;
+    for (uint32_t i = 0; i < scan->found_count; i++) {
+        const Found *lane = &scan->found[i];
+        Group *group = PyObject_New(Group, state->group_type);
+        if (group == NULL) goto failed;
+        group->records = scan->records;
+        scan->records->owners++;
+        group->type = Py_NewRef(state->type_names[lane->type]);
+        group->head = lane->head;
+        group->left = lane->count;
+        group->store = PyUnicode_DecodeUTF8(lane->store, lane->store_length, "strict");
+        PyList_SET_ITEM(groups, i, (PyObject *)group);
+        if (group->store == NULL) goto failed;
+    }
+    return groups;
+
+failed:
+    Py_DECREF(groups);
+    return NULL;
+}
+
+PyDoc_STRVAR(scan_doc,
+"scan(data, first_origin, default_store, default_type)\n--\n\n"
+"Find the messages of lines: (groups, count, earliest changedAt, whether a property is null).\n\n"
+"None where a line has something to normalise, to fill in, or to complain of.");
+
+static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    State *state = PyModule_GetState(module);
+    if (nargs != 4 || !PyBytes_CheckExact(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "scan() takes bytes and 3 more arguments");
+        return NULL;
+    }
+    long long first_origin = PyLong_AsLongLong(args[1]);
+    if (first_origin == -1 && PyErr_Occurred()) return NULL;
+    Scan scan = {.default_type = -1, .earliest = INT64_MAX};
+    if (args[2] != Py_None) {
+        scan.default_store = PyUnicode_AsUTF8AndSize(args[2], &scan.default_store_length);
+        if (scan.default_store == NULL) return NULL;
+    }
+    if (args[3] != Py_None) {
+        Py_ssize_t length;
+        const char *name = PyUnicode_AsUTF8AndSize(args[3], &length);
+        if (name == NULL) return NULL;
+        if ((scan.default_type = type_named(name, length)) < 0) {
+            PyErr_SetString(PyExc_ValueError, "this is no object type");
+            return NULL;
+        }
+    }
+    Py_ssize_t size = PyBytes_GET_SIZE(args[0]);
+    if (size > DATA_MAX) Py_RETURN_NONE;
+
+    Records *records = PyMem_RawCalloc(1, sizeof(Records));
+    if (records == NULL) return PyErr_NoMemory();
+    records->owners = 1;
+    records->data = Py_NewRef(args[0]);
+    records->first_origin = first_origin;
+    scan.records = records;
+    scan.start = PyBytes_AS_STRING(args[0]);
+    int is_done;
+    Py_BEGIN_ALLOW_THREADS
+    is_done = scan_lines(&scan, scan.start, scan.start + size);
+    Py_END_ALLOW_THREADS
+
+    PyObject *result = NULL;
+    if (scan.is_out_of_memory) {
+        PyErr_NoMemory();
+    } else if (!is_done) {
+        result = Py_NewRef(Py_None);
+    } else {
+        PyObject *groups = groups_of(state, &scan);
+        if (groups != NULL)
+            result = Py_BuildValue("(NILO)", groups, records->count, (long long)scan.earliest,
+                                   scan.has_null ? Py_True : Py_False);
+    }
+    PyMem_RawFree(scan.found);
+    PyMem_RawFree(scan.table);
+    disown(records);
+    return result;
+}
+
+static PyMethodDef scanner_methods[] = {
+    {"scan", (PyCFunction)(void (*)(void))scanner_scan, METH_FASTCALL, scan_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int scanner_exec(PyObject *module) {
+    State *state = PyModule_GetState(module);
+    for (int type = 0; type < TYPE_COUNT; type++)
+        if ((state->type_names[type] = PyUnicode_InternFromString(TYPES[type])) == NULL) return -1;
+    state->group_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &group_spec, NULL);
+    return state->group_type == NULL ? -1 : PyModule_AddType(module, state->group_type);
+}
+
+static int scanner_traverse(PyObject *module, visitproc visit, void *arg) {
+    State *state = PyModule_GetState(module);
+    Py_VISIT(state->group_type);
+    return 0;
+}
+
+static int scanner_clear(PyObject *module) {
+    State *state = PyModule_GetState(module);
+    for (int type = 0; type < TYPE_COUNT; type++) Py_CLEAR(state->type_names[type]);
+    Py_CLEAR(state->group_type);
+    return 0;
+}
+
+static void scanner_free(void *module) { scanner_clear((PyObject *)module); }
+
+static PyModuleDef_Slot scanner_slots[] = {
+    {Py_mod_exec, scanner_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef scanner_module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "pusher._scanner",
+    .m_doc = "Cuts a chunk of lines into pieces of request bodies, by lane.",
+    .m_size = sizeof(State),
+    .m_methods = scanner_methods,
+    .m_slots = scanner_slots,
+    .m_traverse = scanner_traverse,
+    .m_clear = scanner_clear,
+    .m_free = scanner_free,
+};
+
+PyMODINIT_FUNC PyInit__scanner(void) { return PyModuleDef_Init(&scanner_module); }

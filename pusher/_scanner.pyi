@@ -1,0 +1,20 @@
+from pusher.model import ObjectType
+
+class Group:
+    @property
+    def store_id(self) -> str: ...
+    @property
+    def object_type(self) -> ObjectType: ...
+    def __len__(self) -> int: ...
+    def take(
+        self,
+        most: int,
+        most_bytes: int,
+        at_least_one: bool,
+        /,
+    ) -> tuple[bytes, str, list[int]] | None: ...
+    def drop(self) -> int: ...
+
+def scan(
+    data: bytes, first_origin: int, default_store: str | None, default_type: str | None, /
+) -> tuple[list[Group], int, int, bool] | None: ...
