@@ -713,7 +713,11 @@ static int scanner_exec(PyObject *module) {
     for (int type = 0; type < TYPE_COUNT; type++)
         if ((state->type_names[type] = PyUnicode_InternFromString(TYPES[type])) == NULL) return -1;
     state->group_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &group_spec, NULL);
-    return state->group_type == NULL ? -1 : PyModule_AddType(module, state->group_type);
+    if (state->group_type == NULL || PyModule_AddType(module, state->group_type) < 0) return -1;
+    PyObject *names = Py_BuildValue("[ss]", "Group", "scan");
+    int failed = PyModule_AddObjectRef(module, "__all__", names);
+    Py_XDECREF(names);
+    return failed;
 }
 
 static int scanner_traverse(PyObject *module, visitproc visit, void *arg) {

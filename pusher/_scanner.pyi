@@ -1,4 +1,8 @@
+"""Cuts a chunk of lines into pieces of request bodies, by lane. Compiled from `_scanner.c`."""  # noqa: PYI021
+
 from pusher.model import ObjectType
+
+__all__ = ["Group", "scan"]
 
 class Group:
     @property

@@ -9,7 +9,6 @@ Keeps the order per object: a message waits while another batch carries its obje
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,8 @@ from pusher.model import (
 from pusher.protocol import decode_piece, encode_messages, encode_piece, join_pieces
 
 __all__ = ["Batcher"]
+
+_ANY_SIZE = 1 << 62
 
 WAITING_OVERHEAD_BYTES = 500
 """What a waiting message takes besides its maps; measured."""
@@ -322,7 +323,7 @@ class Batcher:
 
     def _decode(self, group: Group, lane: _OpenLane) -> None:
         """A lane that has messages waiting looks at each one that comes."""
-        taken = group.take(len(group), sys.maxsize, True)
+        taken = group.take(len(group), _ANY_SIZE, True)
         if taken is not None:
             piece, _, origins = taken
             lane.held += decode_piece(piece)

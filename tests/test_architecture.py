@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "still rooms",
         frozenset(
             {
+                "_scanner",
                 "batching",
                 "changes",
                 "constraint",
@@ -154,6 +155,7 @@ KNOWS_KAFKA = {
     "sources.until",
 }
 MAY_IMPORT_THE_BRIDGE = {"cli.bridge", "cli.demo"}
+SUFFIXES = {".py", ".pyi"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "core"}
 
 
@@ -172,7 +174,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+# A compiled module has a stub beside its source.
+FILES = {module_name(path): path for path in sorted(ROOT.rglob("*.py*")) if path.suffix in SUFFIXES}
 PUSHING = [name for name in FILES if name.split(".")[0] != "bridge"]
 BRIDGE = [name for name in FILES if name.split(".")[0] == "bridge"]
 
