@@ -167,8 +167,10 @@ class Batcher:
                 if lane.waiting:
                     self._decode(group, lane)
                     yield from self._encode_held(lane, now_s)
-                else:
-                    yield from self._move(group, lane, now_s)
+                elif not self._move(group, lane, now_s) or lane.size_bytes >= self._batch_bytes:
+                    yield from self._close(lane, is_last_call=True)
+                elif not lane.room:
+                    yield from self._close(lane)
 
     def expired(self, opened_before_s: float) -> Iterator[Batch]:
         """Close the lanes that have been open since before that moment."""
@@ -304,22 +306,17 @@ class Batcher:
         del self._lanes[lane.lane.object_type][lane.lane.store_id]
         self.lane_count -= 1
 
-    def _move(self, group: Group, lane: _OpenLane, now_s: float) -> Iterator[Batch]:
-        """Move what fits from a group into the body of a lane, and close that if it is full."""
+    def _move(self, group: Group, lane: _OpenLane, now_s: float) -> bool:
+        """Move what fits from a group into the body of a lane; false where nothing does."""
         before = lane.size_bytes if lane.count else lane.around_bytes
-        most_bytes = self._batch_bytes - before - 1
-        taken = group.take(lane.room, most_bytes, not lane.count)
+        taken = group.take(lane.room, self._batch_bytes - before - 1, not lane.count)
         if taken is None:
-            yield from self._close(lane, is_last_call=True)
-            return
+            return False
         piece, ids, origins = taken
         lane.pieces.append(piece)
         lane.origins += origins
         self._count_in(lane, len(origins), len(piece) + 1, ids, now_s)
-        if lane.size_bytes >= self._batch_bytes:
-            yield from self._close(lane, is_last_call=True)
-        elif not lane.room:
-            yield from self._close(lane)
+        return True
 
     def _decode(self, group: Group, lane: _OpenLane) -> None:
         """A lane that has messages waiting looks at each one that comes."""
