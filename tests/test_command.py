@@ -292,7 +292,8 @@ async def test_the_version_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> N
     for heavy in ("aiohttp", "anyio", "uvloop", "msgspec", "orjson", "rich", "isal", "zstandard"):
         assert heavy not in loaded
     assert not {name for name in loaded if name.startswith("pusher.bridge")}
-    assert re.fullmatch(rb"pusher, version \d+\.\d+\.\S+\n", shown.out)
+    assert re.fullmatch(rb"pusher, version \d+\.\d+\.\S+\nscanner: .*compiled.*\n", shown.out)
+    assert (b"scanner: compiled\n" in shown.out) is HAS_SCANNER
     times_s = []
     for _ in range(5):
         started_s = time.perf_counter()

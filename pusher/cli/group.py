@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -32,6 +33,7 @@ _COMMANDS = {
 }
 
 
+_SCANNER = "compiled" if find_spec("pusher._scanner") else "not compiled, so slower"
 _FILES = {"import": "import_"}
 """Where a command's file is called otherwise: `import` is a word of the language."""
 
@@ -86,7 +88,11 @@ class _LazyGroup(click.Group):
     epilog="`pusher COMMAND --help` tells more. Begin with `pusher demo`. Every option can also be"
     " set in the environment and in pusher.toml; `pusher config` shows what is.",
 )
-@click.version_option(__version__, prog_name="pusher")
+@click.version_option(
+    __version__,
+    prog_name="pusher",
+    message=f"%(prog)s, version %(version)s\nscanner: {_SCANNER}",
+)
 def command() -> None:
     """Push NDJSON change streams into an Ecommerce Bridge v2.
 
