@@ -32,6 +32,8 @@ from fakes.command import (
 )
 from fakes.endpoint import Endpoint, Request, accept, refuse, until
 
+from pusher.decoding import HAS_SCANNER
+
 URL = ("--url", "http://127.0.0.1:9")
 PUSH = ("--confirm", "0", "--report", "-")
 SECRET = "s3cret/t0ken+x="
