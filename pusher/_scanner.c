@@ -14,6 +14,7 @@
 
 #define ID_MAX 100
 #define DEPTH_MAX 63
+#define INTEGER_DIGITS_MAX 18
 #define DATA_MAX 0x7fffffff
 #define NONE UINT32_MAX
 
@@ -40,8 +41,9 @@ typedef struct {
 
 typedef struct {
     Span properties, associations;
-    uint32_t id, time;
+    uint32_t id, time; /* No time: NONE, and the length of what is filled in. */
     uint8_t id_length, time_length, is_delete;
+    uint32_t lane; /* Which of those found. */
     uint32_t next; /* The next record of its lane. */
 } Record;
 
@@ -50,6 +52,8 @@ typedef struct {
     Py_ssize_t owners; /* Guarded by the lock of the interpreter. */
     PyObject *data;
     long long first_origin;
+    char filled[24]; /* The time of messages that have none. */
+    uint8_t filled_length;
     Record *records;
     uint32_t count, room;
 } Records;
@@ -73,6 +77,9 @@ typedef struct {
     uint32_t found_count, found_room, latest;
     uint32_t *table; /* Indexes of `found` plus 1, by hash; 0 is empty. */
     uint32_t table_size;
+    uint32_t undated;        /* So many messages have no time. */
+    uint32_t *undated_table; /* Their records plus 1, by hash; 0 is empty. */
+    uint32_t undated_table_size;
     int64_t earliest;
     int has_null, is_out_of_memory;
 } Scan;
@@ -185,6 +192,15 @@ static const char *skip_number(const char *p) {
     return p;
 }
 
+/* An integer, in the one spelling that stays as it is when it becomes text. */
+static const char *skip_integer(const char *p) {
+    const char *start = *p == '-' ? p + 1 : p;
+    p = skip_digits(start);
+    if (p == NULL || p - start > INTEGER_DIGITS_MAX || *p == '.' || *p == 'e' || *p == 'E')
+        return NULL;
+    return *start == '0' && (p - start > 1 || start[-1] == '-') ? NULL : p;
+}
+
 /* Any value. `has_null` tells of a null that is the value of a key. */
 static const char *skip_value(const char *p, const char *end, int *has_null) {
     uint64_t objects = 0; /* The lowest bit: what is innermost is an object. */
@@ -260,6 +276,45 @@ static uint32_t hash_of(const char *store, Py_ssize_t length, int type) {
     uint32_t hash = 2166136261u ^ (uint32_t)type;
     for (Py_ssize_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)store[i]) * 16777619u;
     return hash ^ hash >> 15;
+}
+
+static int is_same_object(const Scan *scan, const Record *a, const Record *b) {
+    return a->lane == b->lane && a->id_length == b->id_length &&
+           memcmp(scan->start + a->id, scan->start + b->id, a->id_length) == 0;
+}
+
+static uint32_t *slot_of_undated(const Scan *scan, uint32_t *table, uint32_t size, uint32_t index) {
+    const Record *record = &scan->records->records[index];
+    uint32_t slot = hash_of(scan->start + record->id, record->id_length, (int)record->lane);
+    for (slot &= size - 1; table[slot]; slot = (slot + 1) & (size - 1))
+        if (is_same_object(scan, record, &scan->records->records[table[slot] - 1])) break;
+    return &table[slot];
+}
+
+/* Take note of a message without a time; false where its object has another one: the two must not
+   get the same time. */
+static int note_undated(Scan *scan, uint32_t index) {
+    if (scan->undated * 2 >= scan->undated_table_size) {
+        uint32_t size = scan->undated_table_size ? scan->undated_table_size * 4 : 1024;
+        uint32_t *table = PyMem_RawCalloc(size, sizeof(uint32_t));
+        if (table == NULL) {
+            scan->is_out_of_memory = 1;
+            return 0;
+        }
+        for (uint32_t i = 0; i < scan->undated_table_size; i++)
+            if (scan->undated_table[i])
+                *slot_of_undated(scan, table, size, scan->undated_table[i] - 1) =
+                    scan->undated_table[i];
+        PyMem_RawFree(scan->undated_table);
+        scan->undated_table = table;
+        scan->undated_table_size = size;
+    }
+    uint32_t *slot =
+        slot_of_undated(scan, scan->undated_table, scan->undated_table_size, index);
+    if (*slot) return 0;
+    *slot = index + 1;
+    scan->undated++;
+    return 1;
 }
 
 static int is_lane(const Found *one, const char *store, Py_ssize_t length, int type) {
@@ -358,13 +413,16 @@ static const char *scan_message(Scan *scan, const char *p, const char *end) {
         if (*p != ':') return NULL;
         p = skip_blanks(p + 1);
         const char *value = p;
-        int has_null = 0;
+        int has_null = 0, is_text = *p == '"';
         switch (field) {
         case STORE:
         case TYPE:
         case ACTION:
         case ID:
-            if (*p != '"') return NULL;
+            if (!is_text) {
+                if ((field != ID && field != STORE) || (p = skip_integer(p)) == NULL) return NULL;
+                goto text;
+            }
             value = ++p;
             for (;;) {
                 p = skip_plain(p, end);
@@ -372,6 +430,7 @@ static const char *scan_message(Scan *scan, const char *p, const char *end) {
                 if (field != STORE || *p == '\\' || (p = skip_utf8(p)) == NULL) return NULL;
             }
             if (p == value) return NULL;
+        text:
             if (field == STORE) {
                 store = value;
                 store_length = p - value;
@@ -386,14 +445,16 @@ static const char *scan_message(Scan *scan, const char *p, const char *end) {
                 if (memcmp(value, "DELETE", ACTION_LENGTH) == 0) record->is_delete = 1;
                 else if (memcmp(value, "UPSERT", ACTION_LENGTH) != 0) return NULL;
             }
-            p++;
+            p += is_text;
             break;
         case TIME: {
+            value = p += is_text;
             uint64_t time = 0; /* 19 digits have room. */
             while (*p >= '0' && *p <= '9' && p - value < 19)
                 time = time * 10 + (uint64_t)(*p++ - '0');
             Py_ssize_t digits = p - value;
             if (digits == 0 || (digits > 1 && *value == '0') || time > INT64_MAX) return NULL;
+            if (is_text && *p++ != '"') return NULL;
             record->time = (uint32_t)(value - scan->start);
             record->time_length = (uint8_t)digits;
             if ((int64_t)time < scan->earliest) scan->earliest = (int64_t)time;
@@ -416,7 +477,12 @@ static const char *scan_message(Scan *scan, const char *p, const char *end) {
         }
         p = skip_blanks(p);
     } while (*p == ',');
-    if (*p != '}' || !(seen & ID) || !(seen & TIME) || store == NULL || type < 0) return NULL;
+    if (*p != '}' || !(seen & ID) || store == NULL || type < 0) return NULL;
+    if (!(seen & TIME)) {
+        if (!scan->records->filled_length) return NULL;
+        record->time = NONE;
+        record->time_length = scan->records->filled_length;
+    }
 
     Found *lane = found_of(scan, store, store_length, type);
     if (lane == NULL) {
@@ -424,11 +490,13 @@ static const char *scan_message(Scan *scan, const char *p, const char *end) {
         return NULL;
     }
     uint32_t index = scan->records->count++;
+    record->lane = scan->latest;
     record->next = NONE;
     if (lane->tail == NONE) lane->head = index;
     else scan->records->records[lane->tail].next = index;
     lane->tail = index;
     lane->count++;
+    if (record->time == NONE && !note_undated(scan, index)) return NULL;
     return p + 1;
 }
 
@@ -493,13 +561,14 @@ static char *put(char *to, const char *text, Py_ssize_t length) {
     return to + length;
 }
 
-static char *put_message(char *to, const Record *one, const char *data) {
+static char *put_message(char *to, const Record *one, const Records *records) {
+    const char *data = PyBytes_AS_STRING(records->data);
     to = put(to, BEFORE_ID, TEXT_LENGTH(BEFORE_ID));
     to = put(to, data + one->id, one->id_length);
     to = put(to, BEFORE_ACTION, TEXT_LENGTH(BEFORE_ACTION));
     to = put(to, one->is_delete ? "DELETE" : "UPSERT", ACTION_LENGTH);
     to = put(to, BEFORE_TIME, TEXT_LENGTH(BEFORE_TIME));
-    to = put(to, data + one->time, one->time_length);
+    to = put(to, one->time == NONE ? records->filled : data + one->time, one->time_length);
     to = put(to, BEFORE_PROPERTIES, TEXT_LENGTH(BEFORE_PROPERTIES));
     to = one->properties.length
              ? put(to, data + one->properties.start, one->properties.length)
@@ -559,7 +628,7 @@ static PyObject *group_take(Group *self, PyObject *const *args, Py_ssize_t nargs
             *to++ = ',';
             *to_ids++ = (char)0xff;
         }
-        to = put_message(to, one, data);
+        to = put_message(to, one, records);
         to_ids = put(to_ids, data + one->id, one->id_length);
         index = one->next;
     }
@@ -645,18 +714,22 @@ failed:
 }
 
 PyDoc_STRVAR(scan_doc,
-"scan(data, first_origin, default_store, default_type)\n--\n\n"
-"Find the messages of lines: (groups, count, earliest changedAt, whether a property is null).\n\n"
-"None where a line has something to normalise, to fill in, or to complain of.");
+"scan(data, first_origin, default_store, default_type, filled_ms)\n--\n\n"
+"Find the messages of lines: (groups, count, how many of them have no changedAt and got filled_ms,\n"
+"earliest changedAt of the others, whether a property is null).\n\n"
+"None where a line is for slower decoders. With a filled_ms below 0, each message has to have a\n"
+"time; otherwise, each object has one message without a time at most.");
 
 static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     State *state = PyModule_GetState(module);
-    if (nargs != 4 || !PyBytes_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "scan() takes bytes and 3 more arguments");
+    if (nargs != 5 || !PyBytes_CheckExact(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "scan() takes bytes and 4 more arguments");
         return NULL;
     }
     long long first_origin = PyLong_AsLongLong(args[1]);
     if (first_origin == -1 && PyErr_Occurred()) return NULL;
+    long long filled_ms = PyLong_AsLongLong(args[4]);
+    if (filled_ms == -1 && PyErr_Occurred()) return NULL;
     Scan scan = {.default_type = -1, .earliest = INT64_MAX};
     if (args[2] != Py_None) {
         scan.default_store = PyUnicode_AsUTF8AndSize(args[2], &scan.default_store_length);
@@ -679,6 +752,10 @@ static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_
     records->owners = 1;
     records->data = Py_NewRef(args[0]);
     records->first_origin = first_origin;
+    if (filled_ms >= 0) {
+        PyOS_snprintf(records->filled, sizeof records->filled, "%lld", filled_ms);
+        records->filled_length = (uint8_t)strlen(records->filled);
+    }
     scan.records = records;
     scan.start = PyBytes_AS_STRING(args[0]);
     int is_done;
@@ -694,11 +771,12 @@ static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_
     } else {
         PyObject *groups = groups_of(state, &scan);
         if (groups != NULL)
-            result = Py_BuildValue("(NILO)", groups, records->count, (long long)scan.earliest,
-                                   scan.has_null ? Py_True : Py_False);
+            result = Py_BuildValue("(NIILO)", groups, records->count, scan.undated,
+                                   (long long)scan.earliest, scan.has_null ? Py_True : Py_False);
     }
     PyMem_RawFree(scan.found);
     PyMem_RawFree(scan.table);
+    PyMem_RawFree(scan.undated_table);
     disown(records);
     return result;
 }

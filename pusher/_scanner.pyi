@@ -20,5 +20,10 @@ class Group:
     def drop(self) -> int: ...
 
 def scan(
-    data: bytes, first_origin: int, default_store: str | None, default_type: str | None, /
-) -> tuple[list[Group], int, int, bool] | None: ...
+    data: bytes,
+    first_origin: int,
+    default_store: str | None,
+    default_type: str | None,
+    filled_ms: int,
+    /,
+) -> tuple[list[Group], int, int, int, bool] | None: ...

@@ -160,7 +160,7 @@ class Decoder:
         """Decode a chunk. `read_at_ms` fills a missing `changedAt` ("Sync Message Fields")."""
         if chunk.oversized_bytes is not None:
             return Decoded([], (), rejections=[_oversized(chunk)])
-        if self._takes_groups and (scanned := self._scan(chunk)) is not None:
+        if self._takes_groups and (scanned := self._scan(chunk, read_at_ms)) is not None:
             return scanned
         decoded = self._decode_at_once(chunk) or self._decode_line_by_line(chunk)
         if not decoded.is_dated:
@@ -171,15 +171,23 @@ class Decoder:
         self._look_for_oddities(chunk.data, decoded)
         return decoded
 
-    def _scan(self, chunk: Chunk) -> Decoded | None:
+    def _scan(self, chunk: Chunk, read_at_ms: int) -> Decoded | None:
         """Find the messages of a chunk by lane; None where one is not as it has to be."""
-        first_origin = origin_of(chunk.number, 0)
-        scanned = scan(chunk.data, first_origin, self._default_store, self._default_type)
+        filled_ms = max(read_at_ms, self._last_filled_ms + 1)
+        scanned = scan(
+            chunk.data,
+            origin_of(chunk.number, 0),
+            self._default_store,
+            self._default_type,
+            filled_ms if chunk.times_ms is None else -1,
+        )
         if scanned is None:
             return None
-        groups, count, earliest_ms, has_null = scanned
+        groups, count, undated, earliest_ms, has_null = scanned
         decoded = Decoded([], (), groups)
-        if count:
+        if undated:
+            self._last_filled_ms = filled_ms
+        if undated < count:
             self._warn_of_seconds(earliest_ms, decoded)
         if has_null:
             self._warn_of_nulls(decoded)
