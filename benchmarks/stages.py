@@ -24,7 +24,7 @@ from benchmarks.measuring import sink
 from pusher.batching import Batcher
 from pusher.cli.push import GC_THRESHOLD
 from pusher.config import Settings
-from pusher.decoding import Decoder
+from pusher.decoding import HAS_SCANNER, Decoder
 from pusher.model import Answer, Batch, Chunk
 from pusher.pipeline import Pipeline
 from pusher.protocol import MESSAGES_PATH
@@ -88,6 +88,23 @@ def _stages(path: Path) -> Iterator[tuple[str, int]]:
         return made
 
     yield "decode, check, batch, encode", _best_ns(batch, messages)
+    if not HAS_SCANNER:
+        return
+
+    def scan() -> None:
+        decoder = Decoder(takes_groups=True)
+        for chunk in chunks:
+            decoder.decode(chunk, 1)
+
+    yield "scan", _best_ns(scan, messages)
+
+    def scan_and_batch() -> None:
+        decoder, batcher = Decoder(takes_groups=True), Batcher()
+        for chunk in chunks:
+            for one in batcher.add_groups(decoder.decode(chunk, 1).groups, chunk, 0.0):
+                batcher.release(one)
+
+    yield "scan, batch", _best_ns(scan_and_batch, messages)
 
 
 def _blocks(path: Path) -> list[bytes]:
