@@ -80,8 +80,11 @@ class Dispatcher:
     async def send_all(self, batches: Iterable[Batch]) -> None:
         """Let batches go; each waits here for its turn, and so does all that comes after it.
 
-        What has no turn any more, as sending is over, stays pending.
+        What has no turn any more, as sending is over, stays pending. Then nothing more is asked of
+        a batcher either, which is amid its work.
         """
+        if self._stopping.is_sending_over:
+            return
         for batch in batches:
             if self._is_rehearsal:
                 self._settlement.skip(batch, "dry_run")
