@@ -9,7 +9,7 @@ Keeps the order per object: a message waits while another batch carries its obje
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
@@ -101,8 +101,9 @@ class Batcher:
         self._keep_order = keep_order
         self._keeps_messages = keeps_messages
         self._lanes: dict[ObjectType, dict[str, _OpenLane]] = {}
-        # Lanes with open messages, oldest first: dicts keep their order.
-        self._open: dict[Lane, _OpenLane] = {}
+        # Lanes with open messages, oldest first. (A plain dict is slow to find its first entry
+        # where many before it were taken out.)
+        self._open: OrderedDict[Lane, _OpenLane] = OrderedDict()
         self._with_freed: dict[Lane, _OpenLane] = {}
         # The chunk that is being added, what of it is still to come, and the lanes that hold some.
         self._adding: tuple[int, Iterator[object]] = (0, iter(()))
