@@ -9,13 +9,14 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <limits.h>
 #include <stdint.h>
 #include <string.h>
 
 #define ID_MAX 100
 #define DEPTH_MAX 63
 #define INTEGER_DIGITS_MAX 18
-#define DATA_MAX 0x7fffffff
+#define DATA_MAX (1 << 28) /* So no size below overflows, even one of 32 bits. */
 #define NONE UINT32_MAX
 
 static const char *const TYPES[] = {"CONTACT", "PRODUCT", "DEAL", "LINE_ITEM"};
@@ -225,15 +226,15 @@ value:
         if (*p == ']') goto close;
         goto value;
     case 't':
-        if (memcmp(p, "true", Py_MIN(4, end - p + 1)) != 0) return NULL;
+        if (strncmp(p, "true", 4) != 0) return NULL;
         p += 4;
         break;
     case 'f':
-        if (memcmp(p, "false", Py_MIN(5, end - p + 1)) != 0) return NULL;
+        if (strncmp(p, "false", 5) != 0) return NULL;
         p += 5;
         break;
     case 'n':
-        if (memcmp(p, "null", Py_MIN(4, end - p + 1)) != 0) return NULL;
+        if (strncmp(p, "null", 4) != 0) return NULL;
         p += 4;
         if (objects & 1) *has_null = 1;
         break;
@@ -599,9 +600,10 @@ static PyObject *group_take(Group *self, PyObject *const *args, Py_ssize_t nargs
 
     Records *records = self->records;
     const char *data = PyBytes_AS_STRING(records->data);
+    const uint32_t head = self->head, left = self->left;
     Py_ssize_t size = 0, ids_size = 0, count = 0;
-    uint32_t index = self->head;
-    while (count < most && count < self->left) {
+    uint32_t index = head;
+    while (count < most && count < (Py_ssize_t)left) {
         const Record *one = &records->records[index];
         Py_ssize_t length = length_of(one) + (count > 0);
         if (size + length > most_bytes && !(at_least_one && count == 0)) break;
@@ -612,13 +614,16 @@ static PyObject *group_take(Group *self, PyObject *const *args, Py_ssize_t nargs
     }
     if (count == 0) Py_RETURN_NONE;
 
+    /* They are taken before an object is made: that may collect garbage, and so run any code. */
+    self->head = index;
+    self->left = left - (uint32_t)count;
     PyObject *piece = PyBytes_FromStringAndSize(NULL, size);
     PyObject *ids = PyUnicode_New(ids_size, count == 1 ? 0x7f : 0xff);
     PyObject *origins = PyList_New(count);
     if (piece == NULL || ids == NULL || origins == NULL) goto failed;
     char *to = PyBytes_AS_STRING(piece);
     char *to_ids = (char *)PyUnicode_DATA(ids);
-    index = self->head;
+    index = head;
     for (Py_ssize_t i = 0; i < count; i++) {
         const Record *one = &records->records[index];
         PyObject *origin = PyLong_FromLongLong(records->first_origin + index);
@@ -637,11 +642,11 @@ static PyObject *group_take(Group *self, PyObject *const *args, Py_ssize_t nargs
     Py_DECREF(piece);
     Py_DECREF(ids);
     Py_DECREF(origins);
-    self->head = index;
-    self->left -= (uint32_t)count;
     return taken;
 
 failed:
+    self->head = head;
+    self->left = left;
     Py_XDECREF(piece);
     Py_XDECREF(ids);
     Py_XDECREF(origins);
@@ -728,6 +733,10 @@ static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_
     }
     long long first_origin = PyLong_AsLongLong(args[1]);
     if (first_origin == -1 && PyErr_Occurred()) return NULL;
+    if (first_origin > LLONG_MAX - DATA_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "the first origin is too large");
+        return NULL;
+    }
     long long filled_ms = PyLong_AsLongLong(args[4]);
     if (filled_ms == -1 && PyErr_Occurred()) return NULL;
     Scan scan = {.default_type = -1, .earliest = INT64_MAX};
