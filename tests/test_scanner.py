@@ -6,14 +6,13 @@ import gc
 import random
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from proof.scanning import (
     FIRST_ORIGIN,
     NOTHING,
@@ -25,6 +24,7 @@ from proof.scanning import (
     mutated,
     wild_line,
 )
+
 from pusher.decoding import HAS_SCANNER, Decoded, Decoder
 from pusher.model import OBJECT_TYPES, Group
 
@@ -51,15 +51,17 @@ deterministic = settings(
 )
 
 
+def as_bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
 def line_with(text: str | bytes) -> bytes:
     """A line that is good, apart from the fields in `text`."""
-    text = text if isinstance(text, bytes) else text.encode()
-    return PLAIN[:-1] + b"," + text + b"}"
+    return PLAIN[:-1] + b"," + as_bytes(text) + b"}"
 
 
 def with_id(text: str | bytes) -> bytes:
-    text = text if isinstance(text, bytes) else text.encode()
-    return HEAD + b',"changedAt":1,"externalObjectId":' + text + b"}"
+    return HEAD + b',"changedAt":1,"externalObjectId":' + as_bytes(text) + b"}"
 
 
 def with_time(text: str) -> bytes:
@@ -67,8 +69,11 @@ def with_time(text: str) -> bytes:
 
 
 def with_store(text: str | bytes) -> bytes:
-    text = text if isinstance(text, bytes) else text.encode()
-    return b'{"objectType":"DEAL","externalObjectId":"1","changedAt":1,"storeId":' + text + b"}"
+    return (
+        b'{"objectType":"DEAL","externalObjectId":"1","changedAt":1,"storeId":'
+        + as_bytes(text)
+        + b"}"
+    )
 
 
 def with_type(text: str) -> bytes:
@@ -78,15 +83,14 @@ def with_type(text: str) -> bytes:
 
 
 def with_property(text: str | bytes) -> bytes:
-    text = text if isinstance(text, bytes) else text.encode()
-    return line_with(b'"properties":{"a":' + text + b"}")
+    return line_with(b'"properties":{"a":' + as_bytes(text) + b"}")
 
 
 def nested(levels: int, opening: str = "[", closing: str = "]") -> str:
     return opening * levels + closing * levels
 
 
-def found(data: bytes, defaults: Defaults = NOTHING) -> tuple[list[Group], int, int, bool]:
+def found(data: bytes, defaults: Defaults = NOTHING) -> tuple[Sequence[Group], int, int, bool]:
     """What the scanner gives, which is compared with what the decoder gives."""
     assert compare(scan, data, defaults)
     scanned = scan(data, FIRST_ORIGIN, *defaults)
@@ -212,8 +216,10 @@ def test_it_takes(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "number",
-    "0 -0 7 -12 1.5 -0.0 0.25 1e3 1E+3 1e-0 0e0 12.50e-10 1e999 9007199254740993".split()
-    + ["1" * 400],
+    [
+        *("0", "-0", "7", "-12", "1.5", "-0.0", "0.25", "1e3", "1E+3", "1e-0", "0e0", "12.50e-10"),
+        *("1e999", "9007199254740993", "1" * 400),
+    ],
 )
 def test_it_takes_the_number(number: str) -> None:
     found(with_property(number))
@@ -364,7 +370,7 @@ def test_it_leaves(data: bytes) -> None:
     [
         *("00", "01", "-0", "-1", "+1", "1.0", "1.", "1e3", "1E0", '"5"', '""', "null", "true", ""),
         *(str(2**63), str(2**64), str(2**64 + 5), "9" * 19, "9" * 20, "1" + "0" * 19, "0" * 20),
-        *("1" * 400, "0x5", "1_000", "1 2", "[]", "{}", "NaN", "١"),
+        *("1" * 400, "0x5", "1_000", "1 2", "[]", "{}", "NaN", "\u0661"),
     ],
 )
 def test_it_leaves_the_time(time: str) -> None:
@@ -782,7 +788,7 @@ def test_no_memory_and_no_reference_is_kept() -> None:
     whole = chunk(rng, canonical_line) + b"\n".join([PLAIN] * 300) + b"\n"
     tried = [whole, whole + b"x", whole[:-5], b"", PLAIN, with_id("7")]
     tried += [mutated(rng, whole, tried) for _ in range(20)]
-    store, ones_type = "".join(["a", "store", "é"]), "".join(["DE", "AL"])
+    store, ones_type = f"store {len(tried)}", b"DEAL".decode()
 
     def once() -> None:
         for data in tried:

@@ -1,4 +1,4 @@
-"""Chunks to try the compiled scanner with, and a judge: what it takes, it takes as the decoder does.
+"""Chunks to try the compiled scanner with, and a judge: it takes them as the decoder does.
 
 `python -m proof.scanning LIBRARY` tries one build of it for a while, with chunks that are nearly
 right; a build with sanitizers also tells of any byte that it should not touch.
@@ -167,7 +167,7 @@ _decode_strictly = json.JSONDecoder(
 
 
 def _is_null_in_canonical(line: bytes, message: SyncMessage, defaults: Defaults) -> bool:
-    """Tell whether a property is null, by another decoder, which also says that all is canonical."""
+    """Tell whether a property is null, by a third decoder, which says that all is canonical."""
     pairs = _decode_strictly(str(line, "utf-8").strip(" \t\r"))
     assert type(pairs) is _Object, line
     fields = dict(pairs)
