@@ -264,13 +264,12 @@ close:
 
 /* Lanes. */
 
-static int grow(void **items, uint32_t *room, size_t item_size, uint32_t least) {
+/* The items with more room; NULL, and as they were, when there is no memory. */
+static void *grown(void *items, uint32_t *room, size_t item_size, uint32_t least) {
     uint32_t wanted = *room ? *room * 2 : least;
-    void *grown = PyMem_RawRealloc(*items, wanted * item_size);
-    if (grown == NULL) return -1;
-    *items = grown;
-    *room = wanted;
-    return 0;
+    void *larger = PyMem_RawRealloc(items, wanted * item_size);
+    if (larger != NULL) *room = wanted;
+    return larger;
 }
 
 static uint32_t hash_of(const char *store, Py_ssize_t length, int type) {
@@ -352,9 +351,11 @@ static Found *found_of(Scan *scan, const char *store, Py_ssize_t length, int typ
             return one;
         }
     }
-    if (scan->found_count == scan->found_room &&
-        grow((void **)&scan->found, &scan->found_room, sizeof(Found), 32) < 0)
-        return NULL;
+    if (scan->found_count == scan->found_room) {
+        Found *larger = grown(scan->found, &scan->found_room, sizeof(Found), 32);
+        if (larger == NULL) return NULL;
+        scan->found = larger;
+    }
     scan->latest = scan->found_count++;
     scan->table[slot] = scan->found_count;
     Found *one = &scan->found[scan->latest];
@@ -507,10 +508,13 @@ static int scan_lines(Scan *scan, const char *p, const char *end) {
     for (; p < end; p++) {
         p = skip_blanks(p);
         if (p < end && *p != '\n') { /* Not a blank line. */
-            if (records->count == records->room &&
-                grow((void **)&records->records, &records->room, sizeof(Record), 256) < 0) {
-                scan->is_out_of_memory = 1;
-                return 0;
+            if (records->count == records->room) {
+                Record *larger = grown(records->records, &records->room, sizeof(Record), 256);
+                if (larger == NULL) {
+                    scan->is_out_of_memory = 1;
+                    return 0;
+                }
+                records->records = larger;
             }
             if ((p = scan_message(scan, p, end)) == NULL) return 0;
             p = skip_blanks(p);
