@@ -27,6 +27,7 @@ from proof.scanning import (
 
 from pusher.decoding import HAS_SCANNER, Decoded, Decoder
 from pusher.model import OBJECT_TYPES, Group
+from pusher.protocol import decode_piece
 
 if HAS_SCANNER:
     from pusher._scanner import scan
@@ -90,7 +91,7 @@ def nested(levels: int, opening: str = "[", closing: str = "]") -> str:
     return opening * levels + closing * levels
 
 
-def found(data: bytes, defaults: Defaults = NOTHING) -> tuple[Sequence[Group], int, int, bool]:
+def found(data: bytes, defaults: Defaults = NOTHING) -> tuple[Sequence[Group], int, int, int, bool]:
     """What the scanner gives, which is compared with what the decoder gives."""
     assert compare(scan, data, defaults)
     scanned = scan(data, FIRST_ORIGIN, *defaults)
@@ -116,8 +117,8 @@ def all_of(group: Group) -> tuple[bytes, str, list[int]]:
 
 
 def test_a_plain_line_becomes_a_piece_of_a_body_with_its_id_and_its_origin() -> None:
-    groups, count, earliest_ms, has_null = found(PLAIN)
-    assert (count, earliest_ms, has_null) == (1, 1_600_000_000_000, False)
+    groups, count, undated, earliest_ms, has_null = found(PLAIN)
+    assert (count, undated, earliest_ms, has_null) == (1, 0, 1_600_000_000_000, False)
     assert [(group.store_id, group.object_type, len(group)) for group in groups] == [
         ("s", "DEAL", 1)
     ]
@@ -131,7 +132,7 @@ def test_the_lanes_come_in_the_order_of_their_first_messages_and_messages_in_the
         % (store.encode(), object_type.encode(), number, 9 - number)
         for number, (store, object_type) in enumerate(lanes)
     ]
-    groups, count, earliest_ms, _ = found(b"\n\n".join(lines))
+    groups, count, _, earliest_ms, _ = found(b"\n\n".join(lines))
     assert (count, earliest_ms) == (5, 5)
     assert [(group.store_id, group.object_type) for group in groups] == lanes[:3]
     assert [all_of(group)[1:] for group in groups] == [
@@ -143,7 +144,7 @@ def test_the_lanes_come_in_the_order_of_their_first_messages_and_messages_in_the
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\n\n\n", b" \t\r\n \n", b"\r\n"])
 def test_no_message_is_no_group(data: bytes) -> None:
-    assert found(data) == ([], 0, MAX, False)
+    assert found(data) == ([], 0, 0, MAX, False)
 
 
 def test_the_decoder_gives_its_groups_with_the_same_warnings() -> None:
@@ -159,7 +160,7 @@ def test_the_decoder_gives_its_groups_with_the_same_warnings() -> None:
 
 
 def test_the_decoder_decodes_what_the_scanner_leaves() -> None:
-    decoded = Decoder(takes_groups=True).decode(chunk_of(with_id("7")), READ_AT_MS)
+    decoded = Decoder(takes_groups=True).decode(chunk_of(with_id(r'"\u0037"')), READ_AT_MS)
     assert not decoded.groups
     assert [message.external_object_id for message in decoded.messages] == ["7"]
 
@@ -178,7 +179,18 @@ TAKEN = {
     "an id of 100 bytes": with_id(f'"{"x" * 100}"'),
     "an id with DEL": with_id('"\x7f"'),
     "an id that is a number's digits": with_id('"007"'),
+    "an integer id": with_id("7"),
+    "a negative id": with_id("-7"),
+    "the id 0": with_id("0"),
+    "an id of 18 digits": with_id("9" * 18),
+    "a negative id of 18 digits": with_id("-" + "9" * 18),
+    "an integer store": with_store("5"),
+    "a negative store": with_store("-5"),
     "time 0": with_time("0"),
+    "time 0 in quotes": with_time('"0"'),
+    "time 5 in quotes": with_time('"5"'),
+    "time 2^63-1 in quotes": with_time(f'"{MAX}"'),
+    "no time": HEAD + b',"externalObjectId":"1"}',
     "time 2^63-1": with_time(str(MAX)),
     "a store beyond ASCII": with_store('"店é\U0001f600"'),
     "a long store": with_store(f'"{"x" * 5_000}"'),
@@ -233,13 +245,65 @@ def test_it_takes_the_type(object_type: str) -> None:
 
 def test_a_missing_store_or_type_is_the_default_and_a_given_one_is_not() -> None:
     bare = b'{"externalObjectId":"1","changedAt":1}'
-    defaults = Defaults("é", "LINE_ITEM")
-    groups = found(bare + b"\n" + PLAIN + b"\n", defaults)[0]
+    groups = found(bare + b"\n" + PLAIN + b"\n", Defaults("é", "LINE_ITEM"))[0]
     lanes = [(group.store_id, group.object_type) for group in groups]
     assert lanes == [("é", "LINE_ITEM"), ("s", "DEAL")]
     assert is_left(bare, Defaults("s", None))
     assert is_left(bare, Defaults(None, "DEAL"))
     assert is_left(bare)
+
+
+def test_an_integer_and_its_digits_are_the_same_store() -> None:
+    groups = found(with_store("5") + b"\n" + with_store('"5"'), Defaults("5", None))[0]
+    assert [(group.store_id, len(group)) for group in groups] == [("5", 2)]
+
+
+def test_a_missing_time_is_filled_in_where_that_is_asked_for() -> None:
+    undated = b"\n".join([HEAD + b',"externalObjectId":"%d"}' % number for number in range(3)])
+    groups, count, undated_count, earliest_ms, _ = found(undated)
+    assert (count, undated_count, earliest_ms) == (3, 3, MAX)
+    assert all_of(groups[0])[0].count(b'"changedAt":%d,' % READ_AT_MS) == 3
+    assert is_left(undated, Defaults(time_ms=-1))
+    assert found(undated + b"\n" + with_time("5"))[1:4] == (4, 3, 5)
+
+
+@pytest.mark.parametrize("time_ms", [1, 9, 10, MAX])
+def test_a_time_that_is_filled_in_has_as_many_digits_as_it_has(time_ms: int) -> None:
+    found(b'{"storeId":"s","objectType":"DEAL","externalObjectId":"1"}', Defaults(time_ms=time_ms))
+
+
+def test_only_one_message_of_an_object_may_have_no_time() -> None:
+    lanes = [(store, kind) for store in ("s", "t") for kind in OBJECT_TYPES]
+    lines = [
+        b'{"storeId":"%b","objectType":"%b","externalObjectId":"%d"}'
+        % (store.encode(), kind.encode(), number)
+        for number in range(2_000)
+        for store, kind in lanes
+    ]
+    data = b"\n".join(lines)
+    scanned = scan(data, 0, None, None, READ_AT_MS)
+    assert scanned is not None
+    assert scanned[1:3] == (16_000, 16_000)
+    for line in (lines[0], lines[-1], lines[7_777]):
+        assert scan(data + b"\n" + line, 0, None, None, READ_AT_MS) is None
+    dated = lines[5][:-1] + b',"changedAt":1}'
+    assert scan(data + b"\n" + dated, 0, None, None, READ_AT_MS) is not None
+
+
+def test_the_decoder_never_fills_in_a_time_twice_whoever_decodes() -> None:
+    undated = HEAD + b',"externalObjectId":"1"}'
+    for chunks in product((undated, undated + b"\n" + undated, PLAIN + b"\n" + undated), repeat=3):
+        times: list[list[int]] = []
+        for takes_groups in (True, False):
+            decoder = Decoder(takes_groups=takes_groups)
+            times.append([])
+            for data in chunks:
+                decoded = decoder.decode(chunk_of(data), READ_AT_MS)
+                messages = decoded.messages
+                for group in decoded.groups:
+                    messages += decode_piece(all_of(group)[0])
+                times[-1] += [message.changed_at for message in messages]  # type: ignore[misc]
+        assert times[0] == times[1]
 
 
 @pytest.mark.parametrize(
@@ -260,12 +324,12 @@ def test_a_missing_store_or_type_is_the_default_and_a_given_one_is_not() -> None
     ],
 )
 def test_a_null_that_is_a_property_is_told_of(fields: str, has_null: bool) -> None:  # noqa: FBT001
-    assert found(PLAIN + b"\n" + line_with(fields) + b"\n" + PLAIN)[3] is has_null
+    assert found(PLAIN + b"\n" + line_with(fields) + b"\n" + PLAIN)[4] is has_null
 
 
 def test_the_earliest_time_of_all_lines_is_told() -> None:
-    assert found(b"\n".join(map(with_time, ("7", "5", "6"))))[2] == 5
-    assert found(with_time(str(MAX)))[2] == MAX
+    assert found(b"\n".join(map(with_time, ("7", "5", "6"))))[3] == 5
+    assert found(with_time(str(MAX)))[3] == MAX
 
 
 # What it leaves
@@ -277,7 +341,7 @@ LEFT = {
     "null": b"null",
     "an empty object": b"{}",
     "no id": HEAD + b',"changedAt":1}',
-    "no time": HEAD + b',"externalObjectId":"1"}',
+    "no time twice": HEAD + b',"externalObjectId":"1"}\n' + HEAD + b',"externalObjectId":1}',
     "no store": b'{"objectType":"DEAL","externalObjectId":"1","changedAt":1}',
     "no type": b'{"storeId":"s","externalObjectId":"1","changedAt":1}',
     "a BOM": b"\xef\xbb\xbf" + PLAIN,
@@ -311,14 +375,27 @@ LEFT = {
     "an empty id": with_id('""'),
     "an id of 101 bytes": with_id(f'"{"x" * 101}"'),
     "an id of 357 bytes": with_id(f'"{"x" * 357}"'),
-    "an integer id": with_id("7"),
+    "an id of 19 digits": with_id("1" * 19),
+    "an integer id with a zero before": with_id("07"),
+    "the id -0": with_id("-0"),
+    "the id 7.0": with_id("7.0"),
+    "the id 7e2": with_id("7e2"),
+    "the id 7E0": with_id("7E0"),
+    "the id +7": with_id("+7"),
+    "the id -": with_id("-"),
+    "an id that is no number": with_id("7x"),
+    "the id true": with_id("true"),
     "a null id": with_id("null"),
     "an id beyond ASCII": with_id('"é"'),
     "an id with a quote": with_id(r'"a\"b"'),
     "an id with an escape": with_id(r'"\u0031"'),
     "an id with a control": with_id(b'"a\x01b"'),
     "an empty store": with_store('""'),
-    "an integer store": with_store("5"),
+    "a store with a zero before": with_store("05"),
+    "the store -0": with_store("-0"),
+    "the store 5.0": with_store("5.0"),
+    "the store 5e0": with_store("5e0"),
+    "a store of 19 digits": with_store("1" * 19),
     "a null store": with_store("null"),
     "a store with an escape": with_store(r'"\u0073"'),
     "a store with a backslash": with_store(r'"a\\b"'),
@@ -368,8 +445,21 @@ def test_it_leaves(data: bytes) -> None:
 @pytest.mark.parametrize(
     "time",
     [
-        *("00", "01", "-0", "-1", "+1", "1.0", "1.", "1e3", "1E0", '"5"', '""', "null", "true", ""),
+        *("00", "01", "-0", "-1", "+1", "1.0", "1.", "1e3", "1E0", '""', "null", "true", ""),
         *(str(2**63), str(2**64), str(2**64 + 5), "9" * 19, "9" * 20, "1" + "0" * 19, "0" * 20),
+        *(
+            '"05"',
+            '"-5"',
+            '"+5"',
+            '"5',
+            '5"',
+            '" 5"',
+            '"5 "',
+            '"5.0"',
+            '"5e3"',
+            '"\\u0035"',
+            f'"{2**63}"',
+        ),
         *("1" * 400, "0x5", "1_000", "1 2", "[]", "{}", "NaN", "\u0661"),
     ],
 )
@@ -477,7 +567,7 @@ def test_utf8_is_taken_exactly_where_it_is_valid() -> None:
                 is_valid = True
         text = b'"' + sequence + b'"'
         for data in (with_property(text), with_store(text), line_with(b'"other":' + text)):
-            assert (scan(data, 0, None, None) is not None) == is_valid, data
+            assert (scan(data, 0, None, None, -1) is not None) == is_valid, data
         outcomes.add(is_valid)
     assert outcomes == {True, False}
 
@@ -512,9 +602,9 @@ def test_40_000_lanes_are_told_apart() -> None:
         % (number % 10_000, OBJECT_TYPES[number // 10_000 % 4].encode(), number, number)
         for number in range(60_000)
     ]
-    scanned = scan(b"\n".join(lines), 7, None, None)
+    scanned = scan(b"\n".join(lines), 7, None, None, -1)
     assert scanned is not None
-    groups, count, earliest_ms, _ = scanned
+    groups, count, _, earliest_ms, _ = scanned
     assert (len(groups), count, earliest_ms) == (40_000, 60_000, 0)
     for number, group in enumerate(groups):
         assert (group.store_id, group.object_type) == (
@@ -660,7 +750,7 @@ def test_a_group_outlives_what_it_was_found_in() -> None:
         for number in range(500)
         for kind in OBJECT_TYPES
     ]
-    scanned = scan(b"\n".join(lines), 0, "".join(list(store)), None)
+    scanned = scan(b"\n".join(lines), 0, "".join(list(store)), None, -1)
     assert scanned is not None
     kept = scanned[0][2]
     del scanned, lines
@@ -707,25 +797,30 @@ def test_code_that_runs_while_messages_are_taken_may_take_some_as_well() -> None
     [
         ((), TypeError),
         ((PLAIN,), TypeError),
+        ((PLAIN, 0, None, None), TypeError),
+        ((PLAIN, 0, None, None, -1, None), TypeError),
         ((PLAIN, 0, None, None, None), TypeError),
-        ((str(PLAIN), 0, None, None), TypeError),
-        ((bytearray(PLAIN), 0, None, None), TypeError),
-        ((memoryview(PLAIN), 0, None, None), TypeError),
-        ((type("Sub", (bytes,), {})(PLAIN), 0, None, None), TypeError),
-        ((None, 0, None, None), TypeError),
-        ((PLAIN, "0", None, None), TypeError),
-        ((PLAIN, 0.0, None, None), TypeError),
-        ((PLAIN, None, None, None), TypeError),
-        ((PLAIN, 2**63, None, None), OverflowError),
-        ((PLAIN, 2**63 - 1, None, None), OverflowError),
-        ((PLAIN, -(2**63) - 1, None, None), OverflowError),
-        ((PLAIN, 0, b"s", None), TypeError),
-        ((PLAIN, 0, 5, None), TypeError),
-        ((PLAIN, 0, "\ud800", None), UnicodeEncodeError),
-        ((PLAIN, 0, None, b"DEAL"), TypeError),
-        ((PLAIN, 0, None, "deal"), ValueError),
-        ((PLAIN, 0, None, ""), ValueError),
-        ((PLAIN, 0, None, "\udfff"), UnicodeEncodeError),
+        ((PLAIN, 0, None, None, "1"), TypeError),
+        ((PLAIN, 0, None, None, 1.0), TypeError),
+        ((PLAIN, 0, None, None, 2**63), OverflowError),
+        ((str(PLAIN), 0, None, None, -1), TypeError),
+        ((bytearray(PLAIN), 0, None, None, -1), TypeError),
+        ((memoryview(PLAIN), 0, None, None, -1), TypeError),
+        ((type("Sub", (bytes,), {})(PLAIN), 0, None, None, -1), TypeError),
+        ((None, 0, None, None, -1), TypeError),
+        ((PLAIN, "0", None, None, -1), TypeError),
+        ((PLAIN, 0.0, None, None, -1), TypeError),
+        ((PLAIN, None, None, None, -1), TypeError),
+        ((PLAIN, 2**63, None, None, -1), OverflowError),
+        ((PLAIN, 2**63 - 1, None, None, -1), OverflowError),
+        ((PLAIN, -(2**63) - 1, None, None, -1), OverflowError),
+        ((PLAIN, 0, b"s", None, -1), TypeError),
+        ((PLAIN, 0, 5, None, -1), TypeError),
+        ((PLAIN, 0, "\ud800", None, -1), UnicodeEncodeError),
+        ((PLAIN, 0, None, b"DEAL", -1), TypeError),
+        ((PLAIN, 0, None, "deal", -1), ValueError),
+        ((PLAIN, 0, None, "", -1), ValueError),
+        ((PLAIN, 0, None, "\udfff", -1), UnicodeEncodeError),
     ],
 )
 def test_scan_complains_of_wrong_arguments(
@@ -775,7 +870,7 @@ def test_a_group_is_made_by_a_scan_only() -> None:
 
 def test_origins_may_be_any_that_have_room() -> None:
     for first in (0, -5, 2**62, MAX - (1 << 28)):
-        scanned = scan(PLAIN + b"\n" + PLAIN, first, None, None)
+        scanned = scan(PLAIN + b"\n" + PLAIN, first, None, None, -1)
         assert scanned is not None
         assert all_of(scanned[0][0])[2] == [first, first + 1]
 
@@ -792,15 +887,15 @@ def test_no_memory_and_no_reference_is_kept() -> None:
 
     def once() -> None:
         for data in tried:
-            scanned = scan(data, 1 << 40, store, ones_type)
+            scanned = scan(data, 1 << 40, store, ones_type, 5)
             for group in scanned[0] if scanned else ():
                 repr(group)
                 group.take(7, 2_000, True)
                 group.take(1, 1, False)
             with pytest.raises(TypeError):
-                scan(data, "", store, ones_type)  # type: ignore[arg-type]
+                scan(data, "", store, ones_type, 5)  # type: ignore[arg-type]
             with pytest.raises(ValueError, match="no object type"):
-                scan(data, 0, store, store)
+                scan(data, 0, store, store, 5)
 
     once()
     watched = [*tried, store, ones_type, "DEAL", None]
@@ -825,9 +920,9 @@ def test_no_memory_and_no_reference_is_kept() -> None:
 def test_a_group_holds_its_chunk_until_it_goes() -> None:
     data = bytes(bytearray(PLAIN))
     before = sys.getrefcount(data)
-    scanned = scan(data, 0, None, None)
+    scanned = scan(data, 0, None, None, -1)
     assert sys.getrefcount(data) == before + 1
     del scanned
     assert sys.getrefcount(data) == before
-    assert scan(data[:-1] + b" ", 0, None, None) is None
+    assert scan(data[:-1] + b" ", 0, None, None, -1) is None
     assert sys.getrefcount(data) == before
