@@ -7,6 +7,7 @@ import random
 import sys
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -759,6 +760,26 @@ def test_a_group_outlives_what_it_was_found_in() -> None:
     assert kept.store_id == store
     assert all_of(kept)[1] == "\xff".join(map(str, range(500)))
     assert other
+
+
+def test_chunks_may_be_scanned_and_messages_taken_by_several_threads_at_once() -> None:
+    rng = random.Random(31)
+    chunks = [b"\n".join([canonical_line(rng) for _ in range(100)]) for _ in range(40)]
+    shared = found(b"\n".join([PLAIN] * 20_000))[0][0]
+    origins: list[int] = []
+
+    def work(data: bytes) -> bool:
+        while taken := shared.take(50, ALL, False):
+            origins.extend(taken[2])
+            if len(taken[2]) < 50 or taken[2][0] % 1_000 == 0:
+                break
+        return compare(scan, data)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, chunks))
+    while taken := shared.take(50, ALL, False):
+        origins.extend(taken[2])
+    assert sorted(origins) == list(range(FIRST_ORIGIN, FIRST_ORIGIN + 20_000))
 
 
 def test_code_that_runs_while_messages_are_taken_may_take_some_as_well() -> None:
