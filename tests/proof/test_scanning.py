@@ -17,11 +17,11 @@ from typing import Any
 import orjson
 import pytest
 
-from proof.ledger import IS_FULL, RESULTS, size
+from proof.ledger import IS_FULL, size
+from proof.table import SCANNING
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "pusher" / "_scanner.c"
-SCANNING = RESULTS.with_name("scanning.json")
 SECONDS = size(ci=4, full=600)
 AT_ONCE = size(ci=1, full=2)
 EXECUTIONS_MIN = size(ci=2_000, full=2_000_000)

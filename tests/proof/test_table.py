@@ -5,7 +5,17 @@ from __future__ import annotations
 import orjson
 
 from proof.ledger import RESULTS
-from proof.table import BETWEEN, BETWEEN_MIGRATION, MIGRATION, README, rendered, told
+from proof.table import (
+    BETWEEN,
+    BETWEEN_MIGRATION,
+    BETWEEN_SCANNING,
+    MIGRATION,
+    README,
+    SCANNING,
+    rendered,
+    told,
+    told_of_scanning,
+)
 
 
 def test_the_table_of_the_readme_is_that_of_the_results() -> None:
@@ -27,3 +37,11 @@ def test_the_paragraph_on_the_migration_is_that_of_its_results() -> None:
     assert found.group() == told(results), "run scripts/soak, or python -m proof.table in tests"
     assert (results["differences"], results["messages"]) == (0, 2_000_000)
     assert results["peak_rss_mib"] < 200
+
+
+def test_the_paragraph_on_the_scanner_is_that_of_its_results() -> None:
+    found = BETWEEN_SCANNING.search(README.read_text("utf-8"))
+    assert found
+    results = orjson.loads(SCANNING.read_bytes())
+    assert found.group() == told_of_scanning(results), "run scripts/soak -k scanning"
+    assert results["executions"] > 2_000_000
