@@ -902,7 +902,8 @@ def test_origins_may_be_any_that_have_room() -> None:
 def test_no_memory_and_no_reference_is_kept() -> None:
     rng = random.Random(9)
     whole = chunk(rng, canonical_line) + b"\n".join([PLAIN] * 300) + b"\n"
-    tried = [whole, whole + b"x", whole[:-5], b"", PLAIN, with_id("7")]
+    tried = [whole, whole + b"x", whole[:-5], b"", PLAIN, with_id("7"), with_id("true")]
+    tried.append(b"\n".join([with_store(f'"store {number}"') for number in range(100)]))
     tried += [mutated(rng, whole, tried) for _ in range(20)]
     store, ones_type = f"store {len(tried)}", b"DEAL".decode()
 
