@@ -904,6 +904,7 @@ def test_no_memory_and_no_reference_is_kept() -> None:
     whole = chunk(rng, canonical_line) + b"\n".join([PLAIN] * 300) + b"\n"
     tried = [whole, whole + b"x", whole[:-5], b"", PLAIN, with_id("7"), with_id("true")]
     tried.append(b"\n".join([with_store(f'"store {number}"') for number in range(100)]))
+    tried += [undated := HEAD + b',"externalObjectId":"1"}', undated + b"\n" + undated]
     tried += [mutated(rng, whole, tried) for _ in range(20)]
     store, ones_type = f"store {len(tried)}", b"DEAL".decode()
 
@@ -920,7 +921,7 @@ def test_no_memory_and_no_reference_is_kept() -> None:
                 scan(data, 0, store, store, 5)
 
     once()
-    watched = [*tried, store, ones_type, "DEAL", None]
+    watched = [*tried, store, ones_type, "DEAL", None, type(five()[0])]
     gc.collect()
     references = list(map(sys.getrefcount, watched))
     tracemalloc.start()
