@@ -463,29 +463,31 @@ def _starve(scan: Scan, rng: random.Random) -> int:
         api = import_module("_testcapi")
     except ImportError:
         return 0
+    lanes = 40
     data = b"\n".join(
-        b'{"externalObjectId":"%d","objectType":"DEAL","storeId":"%d"}' % (number, number // 2)
-        for number in range(1_200)
+        b'{"externalObjectId":"%d","objectType":"DEAL","storeId":"lane %d"}'
+        % (number, number % lanes)
+        for number in range(lanes * 8)
     )
-    failures = 0
-    for nth in range(400):
+    failures, places = 0, list(range(lanes))
+    for nth in range(lanes * 20):
         groups: Sequence[Group] = ()
+        are_taken = [False] * lanes
         try:
             api.set_nomemory(nth, nth + rng.choice((1, 2)))
             scanned = scan(data, 0, "s", "DEAL", 1)
             if scanned is not None:
                 groups = scanned[0]
-                for group in groups:
-                    group.take(1, ALL, False)
+                for group, place in zip(groups, places, strict=True):
+                    group.take(3, ALL, False)
+                    are_taken[place] = True
         except MemoryError:
             failures += 1
         finally:
             api.remove_mem_hooks()
-        taken = 0
-        for group in groups:
-            while group.take(1, ALL, True) is not None:
-                taken += 1
-        assert not groups or 600 <= taken <= 1_200, "a failed take loses nothing"
+        for group, is_taken in zip(groups, are_taken, strict=bool(groups)):
+            assert len(group) == (5 if is_taken else 8), "a take that fails takes nothing"
+    assert 4 * lanes < failures < 20 * lanes, "scans and takes were starved, and some got through"
     assert compare(scan, data)
     return failures
 
