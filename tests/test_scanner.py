@@ -27,7 +27,7 @@ from proof.scanning import (
 )
 
 from pusher.decoding import HAS_SCANNER, Decoded, Decoder
-from pusher.model import OBJECT_TYPES, Group
+from pusher.model import OBJECT_TYPES, Group, piece_of_ids
 from pusher.protocol import decode_piece
 
 if HAS_SCANNER:
@@ -784,30 +784,34 @@ def test_chunks_may_be_scanned_and_messages_taken_by_several_threads_at_once() -
 
 def test_code_that_runs_while_messages_are_taken_may_take_some_as_well() -> None:
     """A collection of garbage may run any code, in the middle of anything that makes an object."""
-    group = found(b"\n".join([PLAIN] * 2_000))[0][0]
-    origins: list[int] = []
+    lines = [with_id(f'"{"x" * (number % 7 * 13 + 1)}"') for number in range(2_000)]
+    group = found(b"\n".join(lines))[0][0]
+    parts: list[tuple[bytes, str, list[int]]] = []
 
     class Taker:
         def __init__(self) -> None:
             self.itself = self
 
         def __del__(self) -> None:
-            if taken := group.take(3, ALL, False):
-                origins.extend(taken[2])
+            if part := group.take(3, ALL, False):
+                parts.append(part)
 
     thresholds = gc.get_threshold()
     gc.set_threshold(1)
     try:
-        while True:
+        while part := group.take(5, ALL, False):
+            parts.append(part)
             Taker()
-            taken = group.take(5, ALL, False)
-            if taken is None:
-                break
-            origins += taken[2]
     finally:
         gc.set_threshold(*thresholds)
     gc.collect()
-    assert sorted(origins) == list(range(FIRST_ORIGIN, FIRST_ORIGIN + 2_000))
+    for piece, ids, origins in parts:
+        assert piece_of_ids(decode_piece(piece)) == ids
+        assert ids.split("\xff") == [
+            "x" * ((origin - FIRST_ORIGIN) % 7 * 13 + 1) for origin in origins
+        ]
+    taken = sorted(origin for _, _, origins in parts for origin in origins)
+    assert taken == list(range(FIRST_ORIGIN, FIRST_ORIGIN + 2_000))
 
 
 # What is not asked for rightly
