@@ -172,6 +172,7 @@ class Batcher:
                     yield from self._close(lane, is_last_call=True)
                 elif not lane.room:
                     yield from self._close(lane)
+        self._adding_groups = 0, ()  # They hold the data of the chunk.
 
     def expired(self, opened_before_s: float) -> Iterator[Batch]:
         """Close the lanes that have been open since before that moment."""

@@ -88,7 +88,8 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _OPENING = bytearray(b"{")
 
 _AT_ONCE_BYTES = 1 << 20
-"""A larger chunk is not copied into an array: mostly it is one long line."""
+"""A larger chunk is mostly one long line: it is not copied into an array, nor into a piece that a
+body then is made of."""
 
 _NO_TIME = "missing required field `changedAt`"
 
@@ -160,7 +161,11 @@ class Decoder:
         """Decode a chunk. `read_at_ms` fills a missing `changedAt` ("Sync Message Fields")."""
         if chunk.oversized_bytes is not None:
             return Decoded([], (), rejections=[_oversized(chunk)])
-        if self._takes_groups and (scanned := self._scan(chunk, read_at_ms)) is not None:
+        if (
+            self._takes_groups
+            and len(chunk.data) <= _AT_ONCE_BYTES
+            and (scanned := self._scan(chunk, read_at_ms)) is not None
+        ):
             return scanned
         decoded = self._decode_at_once(chunk) or self._decode_line_by_line(chunk)
         if not decoded.is_dated:
