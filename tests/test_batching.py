@@ -520,7 +520,7 @@ class BatchingMachine(RuleBasedStateMachine):
             max_size=12,
         ),
         gap=st.sampled_from([1, 1, 3]),
-        as_groups=st.booleans() if HAS_SCANNER else st.just(False),  # noqa: FBT003 - a value
+        as_groups=st.booleans() if HAS_SCANNER else st.just(False),
         data=st.data(),
     )
     def add(
@@ -706,7 +706,7 @@ def test_groups_become_the_same_batches_as_their_messages(
     batch_bytes: int,
     keep_order: bool,  # noqa: FBT001 - drawn
 ) -> None:
-    """To the byte, and all that is told of them. (No object comes twice: none waits.)"""
+    """To the byte, and all that is told of them, where no object comes twice: none waits."""
 
     def after_each(*, as_groups: bool) -> Iterator[tuple[object, ...]]:
         batcher = Batcher(batch_size=batch_size, batch_bytes=batch_bytes, keep_order=keep_order)

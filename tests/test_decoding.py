@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from pusher.decoding import Decoded, Decoder
+from pusher.decoding import HAS_SCANNER, Decoded, Decoder
 from pusher.model import Chunk, Lane, ObjectType, SyncMessage
 from pusher.protocol import encode_messages
 
@@ -430,24 +430,112 @@ def test_a_changed_at_that_is_given_is_not_touched() -> None:
 # Warnings
 
 
-def test_seconds_are_taken_and_warned_about_once() -> None:
-    decoder = Decoder()
+either_way = pytest.mark.parametrize(
+    "takes_groups",
+    [
+        pytest.param(False, id="messages"),
+        pytest.param(
+            True,
+            id="groups",
+            marks=pytest.mark.skipif(
+                not HAS_SCANNER, reason="the scanner is not built: no C compiler was there"
+            ),
+        ),
+    ],
+)
+
+
+def count_in(decoded: Decoded) -> int:
+    return len(decoded.messages) + sum(map(len, decoded.groups))
+
+
+@either_way
+def test_seconds_are_taken_and_warned_about_once(*, takes_groups: bool) -> None:
+    decoder = Decoder(takes_groups=takes_groups)
     chunk = chunk_of(GOOD + b"\n" + line_of(changedAt=1_600_000_000))
     first, second = decoder.decode(chunk, READ_AT_MS), decoder.decode(chunk, READ_AT_MS)
-    assert len(first.messages) == 2
+    assert bool(first.groups) == takes_groups
+    assert count_in(first) == 2
     assert len(first.warnings) == 1
     assert "seconds" in first.warnings[0]
+    assert "1600000000 " in first.warnings[0]
     assert second.warnings == []
 
 
-def test_null_property_values_are_taken_and_warned_about_once() -> None:
-    decoder = Decoder()
+@either_way
+def test_null_property_values_are_taken_and_warned_about_once(*, takes_groups: bool) -> None:
+    decoder = Decoder(takes_groups=takes_groups)
     chunk = chunk_of(line_of(properties={"a": None}))
     first, second = decoder.decode(chunk, READ_AT_MS), decoder.decode(chunk, READ_AT_MS)
-    assert json.loads(bytes(first.messages[0].properties)) == {"a": None}
+    assert bool(first.groups) == takes_groups
+    assert count_in(first) == 1
     assert len(first.warnings) == 1
     assert "null" in first.warnings[0]
     assert second.warnings == []
+
+
+def test_null_property_values_reach_the_bridge_as_they_are() -> None:
+    message = only_message(line_of(properties={"a": None}))
+    assert json.loads(bytes(message.properties)) == {"a": None}
+
+
+@either_way
+def test_what_was_warned_of_in_one_way_is_not_warned_of_in_the_other(*, takes_groups: bool) -> None:
+    """A chunk with something to normalise comes as messages; see `takes_groups`."""
+    bad = line_of(changedAt=1_600_000_000, properties={"a": None})
+    chunks = [chunk_of(bad), chunk_of(bad + b"\n" + line_of(externalObjectId=5))]
+    for order in (chunks, chunks[::-1]):
+        decoder = Decoder(takes_groups=takes_groups)
+        warnings = [decoder.decode(chunk, READ_AT_MS).warnings for chunk in order]
+        assert [len(one) for one in warnings] == [2, 0]
+
+
+@either_way
+def test_the_earliest_time_that_is_no_second_gives_no_warning(*, takes_groups: bool) -> None:
+    decoder = Decoder(takes_groups=takes_groups)
+    for changed_at, count in ((10**11, 0), (10**11 - 1, 1)):
+        decoded = decoder.decode(chunk_of(line_of(changedAt=changed_at)), READ_AT_MS)
+        assert len(decoded.warnings) == count
+
+
+@either_way
+@pytest.mark.parametrize(
+    ("text", "is_null_value"),
+    [
+        (b'{"a":null}', True),
+        (b'{ "a" : "x", "b"\t: null }', True),
+        (b'{"a":{"b":null}}', True),
+        (b'{"a":[null]}', False),
+        (b'{"null":"x"}', False),
+        (b'{"a":"null"}', False),
+        (b"{}", False),
+    ],
+)
+def test_only_a_null_that_is_a_value_is_warned_of(
+    text: bytes, *, is_null_value: bool, takes_groups: bool
+) -> None:
+    decoded = decode(with_properties(text), takes_groups=takes_groups)
+    assert bool(decoded.groups) == takes_groups
+    assert bool(decoded.warnings) == is_null_value
+
+
+@either_way
+def test_a_null_association_is_not_warned_of(*, takes_groups: bool) -> None:
+    decoded = decode(line_of(associations={"CONTACT": None}), takes_groups=takes_groups)
+    assert decoded.warnings == []
+
+
+@pytest.mark.skipif(not HAS_SCANNER, reason="the scanner is not built: no C compiler was there")
+@pytest.mark.parametrize(("more", "is_group"), [(0, True), (1, False)])
+def test_a_line_of_megabytes_is_no_group_as_its_piece_would_be_one_more_copy(
+    more: int, *, is_group: bool
+) -> None:
+    around = len(line_of(properties={"a": ""}))
+    data = line_of(properties={"a": "x" * ((1 << 20) - around + more)})
+    assert len(data) == (1 << 20) + more
+    decoded = decode(data, takes_groups=True)
+    assert bool(decoded.groups) == is_group
+    assert count_in(decoded) == 1
 
 
 def test_good_lines_give_no_warnings() -> None:
