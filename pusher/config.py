@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any
 
 from pusher import masking
+from pusher.decoding import check_default_store
 from pusher.errors import UsageError
 from pusher.model import OBJECT_TYPES, ObjectType
 from pusher.protocol import printable
@@ -149,8 +150,7 @@ class Settings:
         for secret in (self.token, self.api_key):
             if secret is not None and not (secret.isascii() and secret.isprintable() and secret):
                 raise UsageError("a token or API key must be printable ASCII and not empty")
-        if self.default_store == "":
-            raise UsageError("--store must not be empty")
+        check_default_store(self.default_store)
         if self.default_type is not None and self.default_type not in OBJECT_TYPES:
             raise UsageError(f"--type must be one of {', '.join(OBJECT_TYPES)}")
         if not 1 <= self.batch_size <= 200:

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from pusher.errors import UsageError
 from pusher.model import (
     EMPTY_MAP,
     Chunk,
@@ -37,7 +38,7 @@ try:
 except ImportError:  # No C compiler was there when pusher was installed.
     scan = None  # type: ignore[assignment]
 
-__all__ = ["HAS_SCANNER", "Decoded", "Decoder"]
+__all__ = ["HAS_SCANNER", "Decoded", "Decoder", "check_default_store"]
 
 HAS_SCANNER = scan is not None
 
@@ -380,6 +381,16 @@ class Decoder:
             decoded.warnings.append(
                 'null property values: the bridge expects strings; "" clears a property'
             )
+
+
+def check_default_store(store_id: str | None) -> None:
+    """Raise UsageError where a store cannot be written into a request: it is empty, or no text."""
+    if store_id == "":
+        raise UsageError("--store must not be empty")
+    try:
+        (store_id or "").encode()
+    except UnicodeEncodeError:
+        raise UsageError("--store must be UTF-8") from None
 
 
 def _check_utf8(data: bytes) -> None:

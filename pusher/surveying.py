@@ -16,7 +16,7 @@ from msgspec import Raw
 from pusher.batching import Batcher
 from pusher.coverage import SECONDS_BELOW, Coverage, Mappings
 from pusher.crosschecking import ASSOCIATED, Record, object_records, reference_records
-from pusher.decoding import Decoder
+from pusher.decoding import Decoder, check_default_store
 from pusher.errors import UsageError
 from pusher.findings import Findings, place_at
 from pusher.intake import LARGE_CHUNK_BYTES
@@ -79,8 +79,7 @@ class Reading:
     memory_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
-        if self.default_store == "":
-            raise UsageError("--store must not be empty")
+        check_default_store(self.default_store)
         if not 1 <= self.batch_size <= 200:
             raise UsageError("--batch-size must be between 1 and 200")
         for name, low, value in (

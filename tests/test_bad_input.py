@@ -456,6 +456,17 @@ async def test_an_address_that_cannot_be_used_is_a_usage_error(
     assert "s3cret" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("store", "complaint"), [(b"", "must not be empty"), (b"a\xff", "must be UTF-8")]
+)
+@pytest.mark.parametrize("command", [("push", "--url", "http://127.0.0.1:9"), ("plan",)])
+async def test_a_store_that_no_request_can_name_is_a_usage_error(
+    command: tuple[str, ...], store: bytes, complaint: str, tmp_path: Path
+) -> None:
+    result = await run(*command, "--store", os.fsdecode(store), cwd=tmp_path, stdin=LINE_A)
+    assert_usage_error(result, f"--store {complaint}")
+
+
 @pytest.mark.parametrize("credentials", [(), ("--token", "wr0ng"), ("--api-key", "wr0ng")])
 async def test_wrong_credentials_stop_the_run_before_anything_is_read(
     credentials: tuple[str, ...], tmp_path: Path
