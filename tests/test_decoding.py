@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from pusher.decoding import HAS_SCANNER, Decoded, Decoder
 from pusher.model import Chunk, Lane, ObjectType, SyncMessage
-from pusher.protocol import encode_messages
+from pusher.protocol import decode_piece, encode_messages
 
 READ_AT_MS = 1_700_000_000_000
 LANE = Lane("s", "DEAL")
@@ -25,6 +25,38 @@ def chunk_of(data: bytes, *, offset: int = 0, first_line: int = 1) -> Chunk:
 
 def decode(data: bytes, **defaults: Any) -> Decoded:
     return Decoder(**defaults).decode(chunk_of(data), READ_AT_MS)
+
+
+either_way = pytest.mark.parametrize(
+    "takes_groups",
+    [
+        pytest.param(False, id="messages"),
+        pytest.param(
+            True,
+            id="groups",
+            marks=pytest.mark.skipif(
+                not HAS_SCANNER, reason="the scanner is not built: no C compiler was there"
+            ),
+        ),
+    ],
+)
+
+
+def count_in(decoded: Decoded) -> int:
+    return len(decoded.messages) + sum(map(len, decoded.groups))
+
+
+def messages_in(decoded: Decoded) -> list[SyncMessage]:
+    """All messages, in the order of their lines; those of groups without store and type."""
+    if not decoded.groups:
+        return decoded.messages
+    found: list[tuple[int, SyncMessage]] = []
+    for group in decoded.groups:
+        taken = group.take(len(group), 1 << 30, False)
+        assert taken is not None
+        piece, _, origins = taken
+        found += zip(origins, decode_piece(piece), strict=True)
+    return [one for _, one in sorted(found, key=lambda entry: entry[0])]
 
 
 def line_of(**fields: Any) -> bytes:
@@ -377,26 +409,30 @@ def test_an_oversized_line_is_one_rejection_with_its_length() -> None:
 # changedAt that is filled in
 
 
-def test_a_missing_changed_at_is_the_time_of_reading() -> None:
-    assert only_message(line_of(changedAt=None)).changed_at == READ_AT_MS
+@either_way
+def test_a_missing_changed_at_is_the_time_of_reading(*, takes_groups: bool) -> None:
+    decoded = decode(line_of(changedAt=None), takes_groups=takes_groups)
+    assert [message.changed_at for message in messages_in(decoded)] == [READ_AT_MS]
 
 
-def test_two_lines_of_one_object_never_get_equal_times() -> None:
+@either_way
+def test_two_lines_of_one_object_never_get_equal_times(*, takes_groups: bool) -> None:
     """Also across chunks read in the same millisecond, and when the clock steps back."""
-    decoder = Decoder()
+    decoder = Decoder(takes_groups=takes_groups)
     times: dict[str, list[int]] = {"a": [], "b": []}
     for read_at_ms in (READ_AT_MS, READ_AT_MS, READ_AT_MS - 5, READ_AT_MS + 1):
         data = b"\n".join(line_of(changedAt=None, externalObjectId=name) for name in "aabab")
-        for message in decoder.decode(chunk_of(data), read_at_ms).messages:
+        for message in messages_in(decoder.decode(chunk_of(data), read_at_ms)):
             assert isinstance(message.changed_at, int)
             times[str(message.external_object_id)].append(message.changed_at)
     for name, filled in times.items():
         assert filled == sorted(set(filled)), name
 
 
+@either_way
 @settings(deadline=None)
 @given(
-    st.lists(
+    chunks=st.lists(
         st.tuples(
             st.integers(0, 3),
             st.lists(st.sampled_from(["a", "b", 1, "1"]), min_size=1, max_size=6),
@@ -405,14 +441,16 @@ def test_two_lines_of_one_object_never_get_equal_times() -> None:
         max_size=6,
     )
 )
-def test_filled_in_times_of_an_object_always_rise(chunks: list[tuple[int, list[Any]]]) -> None:
-    decoder = Decoder()
+def test_filled_in_times_of_an_object_always_rise(
+    *, takes_groups: bool, chunks: list[tuple[int, list[Any]]]
+) -> None:
+    decoder = Decoder(takes_groups=takes_groups)
     last: dict[object, int] = {}
     read_at_ms = READ_AT_MS
     for step_ms, ids in chunks:
         read_at_ms += step_ms
         data = b"\n".join(line_of(changedAt=None, externalObjectId=one) for one in ids)
-        for message in decoder.decode(chunk_of(data), read_at_ms).messages:
+        for message in messages_in(decoder.decode(chunk_of(data), read_at_ms)):
             assert isinstance(message.changed_at, int)
             assert message.changed_at > last.get(message.external_object_id, 0)
             last[message.external_object_id] = message.changed_at
@@ -428,25 +466,6 @@ def test_a_changed_at_that_is_given_is_not_touched() -> None:
 
 
 # Warnings
-
-
-either_way = pytest.mark.parametrize(
-    "takes_groups",
-    [
-        pytest.param(False, id="messages"),
-        pytest.param(
-            True,
-            id="groups",
-            marks=pytest.mark.skipif(
-                not HAS_SCANNER, reason="the scanner is not built: no C compiler was there"
-            ),
-        ),
-    ],
-)
-
-
-def count_in(decoded: Decoded) -> int:
-    return len(decoded.messages) + sum(map(len, decoded.groups))
 
 
 @either_way
@@ -483,11 +502,12 @@ def test_null_property_values_reach_the_bridge_as_they_are() -> None:
 def test_what_was_warned_of_in_one_way_is_not_warned_of_in_the_other(*, takes_groups: bool) -> None:
     """A chunk with something to normalise comes as messages; see `takes_groups`."""
     bad = line_of(changedAt=1_600_000_000, properties={"a": None})
-    chunks = [chunk_of(bad), chunk_of(bad + b"\n" + line_of(externalObjectId=5))]
-    for order in (chunks, chunks[::-1]):
+    chunks = [chunk_of(bad), chunk_of(bad + b"\n" + with_id(b'"1","action":null'))]
+    for first, then in (chunks, chunks[::-1]):
         decoder = Decoder(takes_groups=takes_groups)
-        warnings = [decoder.decode(chunk, READ_AT_MS).warnings for chunk in order]
-        assert [len(one) for one in warnings] == [2, 0]
+        decoded = [decoder.decode(chunk, READ_AT_MS) for chunk in (first, then)]
+        assert {bool(one.groups) for one in decoded} == {takes_groups, False}
+        assert [len(one.warnings) for one in decoded] == [2, 0]
 
 
 @either_way
