@@ -62,8 +62,9 @@ _ZIPF = _lanes(40_000, 11_400_000, 0.5)
 _FULL_SUITE = (
     Scenario("no latency", Stream(1_000_000), _EVERYONE, few=50_000),
     Scenario("20 ms", Stream(400_000), concurrency=32, latency_ms=20),
-    Scenario("100 ms", Stream(400_000), _QUEUED, concurrency=32, latency_ms=100, few=10_000),
-    Scenario("300 ms", Stream(400_000), concurrency=64, latency_ms=300),
+    Scenario("100 ms", Stream(1_000_000), _QUEUED, concurrency=32, latency_ms=100, few=10_000),
+    Scenario("100 ms, 128 in flight", Stream(1_000_000), concurrency=128, latency_ms=100),
+    Scenario("300 ms", Stream(1_000_000), concurrency=64, latency_ms=300),
     Scenario("50 to 150 ms", Stream(400_000), concurrency=32, latency_ms=50, jitter_ms=100),
     Scenario("1 lane", _lanes(1, 400_000)),
     Scenario("16 lanes", _lanes(16, 400_000)),

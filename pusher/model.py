@@ -69,7 +69,7 @@ _SEARCHED_MAX = 32
 """So few ids are found faster in the text of all than in a set of them."""
 
 _INDEX_BITS = 20
-"""A chunk has fewer than 2**20 lines: it is cut at 128 KiB."""
+"""A chunk has fewer than 2**20 lines: it is cut at 256 KiB."""
 
 
 class SyncMessage(msgspec.Struct, gc=False, rename="camel"):
@@ -137,7 +137,7 @@ class Partition:
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """Whole lines of one source, about 128 KiB, cut at a line end.
+    """Whole lines of one source, about 256 KiB, cut at a line end.
 
     A chunk with `oversized_bytes` is one line over the limit: `data` has only its beginning. In a
     chunk of a live topic, a line is the value of one message, and `end.offset` is the offset of the

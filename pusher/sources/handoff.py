@@ -11,9 +11,9 @@ from pusher.model import Chunk
 
 __all__ = ["CHUNK_BYTES", "Handoff"]
 
-CHUNK_BYTES = 128 << 10
-"""What a chunk has, about: with all that is decoded from it, it fits into a processor's second
-cache, which mostly has 512 KiB."""
+CHUNK_BYTES = 256 << 10
+"""What a chunk has, about: it fits into a processor's second cache, which mostly has 512 KiB, and
+each lane gets more than a few of its messages at once."""
 
 
 class Handoff:
