@@ -13,7 +13,7 @@ from pusher.sampling import SampleMemory
 
 __all__ = ["CheckpointState", "decode", "encode"]
 
-VERSION = 1
+VERSION = 2
 
 Count = Annotated[int, Meta(ge=0)]
 

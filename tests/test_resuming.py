@@ -225,8 +225,8 @@ def test_a_checkpoint_says_what_was_put_into_it() -> None:
         (b"[1]", "is not a checkpoint"),
         (encode(STATE)[:-20], "is not a checkpoint"),
         (encode(STATE).replace(b'"settled":7', b'"settled":-7'), "is not a checkpoint"),
-        (encode(STATE).replace(b'"version":1', b'"version":2'), "form 2"),
-        (b'\xff{"version":1}', "is not a checkpoint"),
+        (encode(STATE).replace(b'"version":2', b'"version":3'), "form 3"),
+        (b'\xff{"version":2}', "is not a checkpoint"),
     ],
 )
 def test_what_is_no_checkpoint_is_a_clear_error(data: bytes, complaint: str) -> None:
