@@ -28,11 +28,24 @@ from pusher.model import (
     piece_of_ids,
     place_of,
 )
-from pusher.protocol import decode_piece, encode_messages, encode_piece, join_pieces
+from pusher.protocol import (
+    BODY_END,
+    body_head,
+    decode_piece,
+    encode_messages,
+    encode_piece,
+    join_pieces,
+)
 
 __all__ = ["Batcher"]
 
 _ANY_SIZE = 1 << 62
+
+# Most lanes hold none of these; what is empty is shared, and never changed.
+_NO_MESSAGES: list[SyncMessage] = []
+_NO_BATCHES: list[Batch] = []
+_NO_QUEUES: dict[str, deque[tuple[int, SyncMessage]]] = {}
+_NO_IDS: set[str] = set()
 
 WAITING_OVERHEAD_BYTES = 500
 """What a waiting message takes besides its maps; measured."""
@@ -46,9 +59,9 @@ class _OpenLane:
     """
 
     lane: Lane
-    around_bytes: int
-    """What a body has besides its messages."""
-    held: list[SyncMessage] = field(default_factory=list)
+    head: bytes
+    """What a body has before its messages."""
+    held: list[SyncMessage] = field(default_factory=lambda: _NO_MESSAGES)
     """Open messages of the chunk that is being added, not encoded yet."""
     pieces: list[bytes | memoryview] = field(default_factory=list)
     """All other open messages, encoded."""
@@ -65,12 +78,17 @@ class _OpenLane:
     id_pieces: list[str] = field(default_factory=list)
     """The ids of those in the pieces, where order is kept."""
     opened_at_s: float = 0.0
-    flying: list[Batch] = field(default_factory=list)
+    flying: list[Batch] = field(default_factory=lambda: _NO_BATCHES)
     """Batches that are not settled, where order is kept."""
     in_flight: set[str] | None = None
     """All their ids, where that was asked for."""
-    waiting: dict[str, deque[tuple[int, SyncMessage]]] = field(default_factory=dict)
-    freed: set[str] = field(default_factory=set)
+    waiting: dict[str, deque[tuple[int, SyncMessage]]] = field(default_factory=lambda: _NO_QUEUES)
+    freed: set[str] = field(default_factory=lambda: _NO_IDS)
+
+    @property
+    def body_bytes(self) -> int:
+        """What a body of what is open takes, or of nothing."""
+        return self.size_bytes or len(self.head) + len(BODY_END)
 
     @property
     def is_idle(self) -> bool:
@@ -145,6 +163,7 @@ class Batcher:
             message.object_type = unset
             held = lane.held
             if not held:
+                held = lane.held = []
                 touched.append(lane)
             held.append(message)
             lane.origins.append(origin)
@@ -214,7 +233,7 @@ class Batcher:
         if lane.waiting:
             freed = lane.waiting.keys() & batch.ids
             if freed:
-                lane.freed |= freed
+                lane.freed = lane.freed | freed
                 self._with_freed[batch.lane] = lane
         elif lane.is_idle:
             self._forget(lane)
@@ -298,7 +317,7 @@ class Batcher:
         if object_type is UNSET or not isinstance(store_id, str):
             raise TypeError("a message must have a store and a type to join a lane")
         name = Lane(store_id, object_type)
-        lane = _OpenLane(name, len(encode_messages(name, [])), room=self._batch_size)
+        lane = _OpenLane(name, body_head(name), room=self._batch_size)
         self._lanes.setdefault(object_type, {})[store_id] = lane
         self.lane_count += 1
         return lane
@@ -310,8 +329,8 @@ class Batcher:
 
     def _move(self, group: Group, lane: _OpenLane, now_s: float) -> bool:
         """Move what fits from a group into the body of a lane; false where nothing does."""
-        before = lane.size_bytes if lane.count else lane.around_bytes
-        taken = group.take(lane.room, self._batch_bytes - before - 1, not lane.count)
+        most_bytes = self._batch_bytes - lane.body_bytes - 1
+        taken = group.take(lane.room, most_bytes, not lane.count)
         if taken is None:
             return False
         piece, ids, origins = taken
@@ -325,7 +344,7 @@ class Batcher:
         taken = group.take(len(group), _ANY_SIZE, True)
         if taken is not None:
             piece, _, origins = taken
-            lane.held += decode_piece(piece)
+            lane.held = lane.held + decode_piece(piece)
             lane.origins += origins
 
     def _encode_held(
@@ -355,7 +374,7 @@ class Batcher:
         One message alone always fits.
         """
         count, added = lane.count, len(part)
-        before = lane.size_bytes if count else lane.around_bytes
+        before = lane.body_bytes
         if added == 1 and _size_of(part[0]) >= self._batch_bytes:
             if count:
                 return False
@@ -372,7 +391,7 @@ class Batcher:
     def _count_in(self, lane: _OpenLane, added: int, size: int, ids: str, now_s: float) -> None:
         """Messages of so many bytes were added to what is open."""
         if not lane.count:
-            size += lane.around_bytes
+            size += lane.body_bytes
             lane.opened_at_s = now_s
             self._open[lane.lane] = lane
         if self._keep_order:
@@ -423,7 +442,7 @@ class Batcher:
         if self._keeps_messages:
             batch.keep_messages()
         if self._keep_order:
-            lane.flying.append(batch)
+            lane.flying = [*lane.flying, batch]
             if lane.in_flight is not None:
                 lane.in_flight.update(batch.ids)
         self._empty(lane, origins[count:])
@@ -452,6 +471,7 @@ class Batcher:
             if external_id in in_flight:
                 aside.setdefault(external_id, []).append((origin, _own(message)))
                 self._count_waiting(message, 1)
+        lane.waiting = lane.waiting or {}
         for external_id, entries in aside.items():
             # What of their object waits already came later.
             lane.waiting.setdefault(external_id, deque()).extendleft(reversed(entries))
@@ -478,7 +498,7 @@ class Batcher:
         orphans = lane.waiting.keys() - lane.freed
         orphans.difference_update(ids_in(lane.id_pieces), *(batch.ids for batch in lane.flying))
         if orphans:
-            lane.freed |= orphans
+            lane.freed = lane.freed | orphans
             self._with_freed[lane.lane] = lane
 
     def _take_freed(self, lane: _OpenLane) -> tuple[list[SyncMessage], list[int]]:
@@ -504,7 +524,7 @@ class Batcher:
 def _body_of(lane: _OpenLane) -> bytes:
     if lane.alone is not None:
         return encode_messages(lane.lane, [lane.alone])
-    return join_pieces(lane.lane, lane.pieces)
+    return join_pieces(lane.head, lane.pieces)
 
 
 def _open_of(lane: _OpenLane) -> list[SyncMessage]:

@@ -30,9 +30,8 @@ POLLED_EARLY_FROM_SHARE = 0.5
 """A place of the reservoir is kept to the end with as much chance as the input is accepted. From
 here on most are, and what is polled now has not to be waited for at the end."""
 
-POLLED_EARLY_UNLIMITED_FROM_SHARE = 0.9
-"""The same without a rate limit, where the wait is one of some round trips only: now nine in ten
-are kept."""
+ROUND_SLACK = 1.5
+"""Without a rate limit, polls begin this much earlier than they need to."""
 
 
 class Confirmer:
@@ -111,11 +110,16 @@ class Confirmer:
         """The pending objects of which most will still be in the sample at the end."""
         if isinstance(self._sample, Windows):
             return self._sample.pending()
-        is_limited = self._poller.rate is not None
-        early = POLLED_EARLY_FROM_SHARE if is_limited else POLLED_EARLY_UNLIMITED_FROM_SHARE
-        if share is not None and share >= early:
-            return self._sample.pending()
+        if share is not None and share >= POLLED_EARLY_FROM_SHARE:
+            pending = self._sample.pending()
+            left_s = (self._now_s() - started_s) * (1 / share - 1)
+            if self._poller.rate or left_s <= self._round_s(len(pending)) * ROUND_SLACK:
+                return pending
         return self._sample.lasting(started_s, self._now_s(), is_endless=share is None)
+
+    def _round_s(self, polls: int) -> float:
+        """How long so many polls take without a rate limit, and until the next look."""
+        return polls / self._poller.at_once * (self._poller.latency_s or 0.0) + IDLE_S
 
     async def _poll_due(self, members: Sequence[SampledObject], deadline_s: float | None) -> None:
         now_s = self._now_s()

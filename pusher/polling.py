@@ -36,6 +36,9 @@ PAUSE_FIRST_S = 0.25
 PAUSE_FACTOR = 2.0
 PAUSE_MAX_S = 5.0
 
+LATENCY_WEIGHT = 0.1
+"""Of the last poll in the average."""
+
 PAUSE_ON_429_S = 1.0
 """Where the endpoint asks for less and does not say for how long."""
 
@@ -76,6 +79,8 @@ class StatusPoller:
         self._path_order: int | None = None
         self.polls = 0
         """Requests so far."""
+        self.latency_s: float | None = None
+        """How long one takes of late; None before the first."""
         self._failing_since_s: float | None = None
         self.trouble: str | None = None
         """Why nothing can be known, where the endpoint refuses to say."""
@@ -112,7 +117,11 @@ class StatusPoller:
         paths = status_paths(lane, external_id)
         for order in (0, 1) if self._path_order is None else (self._path_order,):
             self.polls += 1
+            asked_s = self._now_s()
             answer = await self._transport.request("GET", paths[order])
+            took_s = self._now_s() - asked_s
+            before_s = took_s if self.latency_s is None else self.latency_s
+            self.latency_s = before_s + LATENCY_WEIGHT * (took_s - before_s)
             if isinstance(answer, Failure):
                 self._failed()
                 return Silence.NO_ANSWER

@@ -21,6 +21,7 @@ from pusher.model import Answer, Batch, Lane, ObjectType, SyncMessage, SyncMessa
 
 __all__ = [
     "API_ROOT",
+    "BODY_END",
     "IMPORT_END_PATH",
     "IMPORT_PAGE_PATH",
     "MESSAGES_PATH",
@@ -31,6 +32,7 @@ __all__ = [
     "SyncErrors",
     "SyncStatus",
     "as_ms",
+    "body_head",
     "date_ms",
     "decode_errors",
     "decode_import_request",
@@ -64,6 +66,8 @@ _NEVER_RETRIED_5XX = frozenset({501, 505})
 _PLACE = re.compile(r"\bmessages(?:\[|/|\.)(\d{1,6})\b")
 
 
+BODY_END = b"]}"
+
 _encoder = msgspec.json.Encoder()
 _decode_messages = msgspec.json.Decoder(list[SyncMessage]).decode
 _LARGE_BYTES = 4 << 10
@@ -85,13 +89,22 @@ def decode_piece(piece: bytes) -> list[SyncMessage]:
     return _decode_messages(b"[%b]" % piece)
 
 
-def join_pieces(lane: Lane, pieces: list[bytes | memoryview]) -> bytes:
-    """The body that `encode_messages` makes of all the messages in these pieces."""
-    head = encode_messages(lane, []).removesuffix(b"]}")
+def body_head(lane: Lane) -> bytes:
+    """What a body of `PUT /sync/messages` has before its messages; `BODY_END` comes after them."""
+    return encode_messages(lane, []).removesuffix(BODY_END)
+
+
+def join_pieces(head: bytes, pieces: list[bytes | memoryview]) -> bytes:
+    """The body that `encode_messages` makes of all the messages in these pieces of a lane.
+
+    Args:
+        head: the lane's (see `body_head`).
+        pieces: in their order, one at least.
+    """
     if len(pieces) == 1:
-        return b"".join((head, pieces[0], b"]}"))
+        return b"".join((head, pieces[0], BODY_END))
     first, *others, last = pieces
-    return b",".join((head + first, *others, b"".join((last, b"]}"))))
+    return b",".join((head + first, *others, b"".join((last, BODY_END))))
 
 
 class ImportPart(msgspec.Struct, rename="camel", frozen=True):

@@ -17,7 +17,7 @@ from pusher.watermark import Ledger
 
 __all__ = ["Outlet", "Room"]
 
-LANE_BYTES = 1_300
+LANE_BYTES = 1_000
 """What an open lane takes besides its messages; measured."""
 
 COUNTED_LANE_BYTES = 450

@@ -19,6 +19,7 @@ from fakes.endpoint import Answer, Endpoint, Request, accept, refuse, until
 
 from pusher import Report, SampleSize, Settings, open_source, push
 from pusher.decoding import HAS_SCANNER, Decoder
+from pusher.sources.handoff import CHUNK_BYTES
 
 Key = tuple[str, str, str]
 
@@ -26,7 +27,7 @@ KINDS = ("LINE_ITEM", "DEAL", "CONTACT", "PRODUCT")
 STORES = ("1", "s")
 BLOCKS = 8
 BLOCK_LINES = 400
-PAD = "x" * 350
+PAD = "x" * (2 * CHUNK_BYTES // BLOCK_LINES)  # So each block has a chunk that is all its own.
 REFUSED = "refused"
 
 
