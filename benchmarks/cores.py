@@ -27,7 +27,7 @@ from benchmarks.measuring import BenchmarkError
 
 __all__ = ["measure"]
 
-_STREAM = Stream(1_000_000)
+_STREAM = Stream(4_000_000)
 _LONGEST_START_S = 10.0
 _CONFIG = """
 daemon off;

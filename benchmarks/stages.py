@@ -21,6 +21,7 @@ import uvloop
 
 from benchmarks.inputs import Stream, write
 from benchmarks.measuring import sink
+from pusher import decoding
 from pusher.batching import Batcher
 from pusher.cli.push import GC_THRESHOLD
 from pusher.config import Settings
@@ -149,6 +150,9 @@ def main() -> None:
     gc.set_threshold(*GC_THRESHOLD)
     found: dict[str, float] = dict(_stages(path))
     found["all without HTTP"] = _pipeline_ns(path)
+    if HAS_SCANNER:
+        decoding.HAS_SCANNER = False
+        found["all without HTTP, without the scanner"] = _pipeline_ns(path)
     lines_of_200 = path.read_bytes().splitlines()[:200]
     body = b'{"storeId":"s","objectType":"DEAL","messages":[%b]}' % b",".join(lines_of_200)
     found["request of 200, us"] = uvloop.run(_request_us(body))
