@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
@@ -849,6 +850,15 @@ async def test_dead_letters_are_appended_to_and_told_apart_by_run(
     assert [letter["run_id"] for letter in letters] == [report["run_id"] for report in reports]
     assert len({report["run_id"] for report in reports}) == 2
     assert (tmp_path / "pusher.dead.ndjson").stat().st_mode & 0o077 == 0
+
+
+async def test_a_scanner_that_does_not_load_is_called_not_compiled(tmp_path: Path) -> None:
+    (tmp_path / f"_scanner{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(b"of a machine")
+    program = "import pusher; pusher.__path__[:0] = ['.']; import pusher.__main__ as m; m.main()"
+    async with starting(sys.executable, "-c", program, "--version", cwd=tmp_path) as process:
+        shown = await ended(process, within_s=10)
+    assert process.returncode == 0
+    assert shown.out.splitlines()[1:] == [b"scanner: not compiled, so slower"]
 
 
 async def test_the_console_script_and_the_module_are_the_same_command(tmp_path: Path) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import click
 
 from pusher.cli.file_options import file_options, remember
 from pusher.version import __version__
+
+try:
+    import pusher._scanner  # noqa: F401 - a file that does not load is as good as none
+except ImportError:
+    _SCANNER = "not compiled, so slower"
+else:
+    _SCANNER = "compiled"
 
 __all__ = ["command"]
 
@@ -32,8 +38,6 @@ _COMMANDS = {
     "completion": "Print the script that completes commands and options in a shell.",
 }
 
-
-_SCANNER = "compiled" if find_spec("pusher._scanner") else "not compiled, so slower"
 _FILES = {"import": "import_"}
 """Where a command's file is called otherwise: `import` is a word of the language."""
 
