@@ -1,8 +1,9 @@
 /* Cut a chunk of lines into what its messages become in request bodies, by lane.
 
-   A fast path: it takes only chunks of which nothing has to be normalised, filled in or complained
-   of, and leaves every other one, as a whole, to decoding.py, which says what each line means. What
-   both take, they take for the same: tests compare them byte by byte.
+   A fast path: it takes only chunks of which nothing has to be complained of, and no more has to be
+   normalised than an id that is a number, a time in quotes, and a store, type or time that is
+   missing. It leaves every other one, as a whole, to decoding.py, which says what each line means.
+   What both take, they take for the same: tests compare them byte by byte.
 
    Nothing is copied until a piece is taken: a message is a record of places in the chunk. All
    reading stops at the zero byte that follows the data of a bytes object. */

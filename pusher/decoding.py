@@ -2,7 +2,7 @@
 
 No clock, no I/O: the caller passes when the chunk was read.
 
-A chunk of which nothing has to be normalised is cut into pieces of request bodies by the compiled
+A chunk of which little has to be normalised is cut into pieces of request bodies by the compiled
 scanner, where that was built: a fifth of a microsecond a message. Any other one is decoded in one
 go, at half a microsecond. Only a chunk that does not decode is taken line by line, to find the
 guilty.

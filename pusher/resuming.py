@@ -81,13 +81,14 @@ def decode(data: bytes, name: str) -> CheckpointState:
         name: the file's, for the error.
 
     Raises:
-        UsageError: it is no checkpoint, or one that a later version wrote.
+        UsageError: it is no checkpoint, or one that another version wrote.
     """
     try:
         version = msgspec.json.decode(data, type=_Versioned).version
         if version != VERSION:
             raise UsageError(
-                f"{name}: a checkpoint of form {version}, which this version cannot read"
+                f"{name}: a checkpoint of form {version}, which this version cannot read:"
+                " go on with the pusher that wrote it, or remove the file to begin anew"
             )
         return msgspec.json.decode(data, type=CheckpointState)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -226,6 +226,7 @@ def test_a_checkpoint_says_what_was_put_into_it() -> None:
         (encode(STATE)[:-20], "is not a checkpoint"),
         (encode(STATE).replace(b'"settled":7', b'"settled":-7'), "is not a checkpoint"),
         (encode(STATE).replace(b'"version":2', b'"version":3'), "form 3"),
+        (encode(STATE).replace(b'"version":2', b'"version":1'), "form 1, .* wrote it, or remove"),
         (b'\xff{"version":2}', "is not a checkpoint"),
     ],
 )

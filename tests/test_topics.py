@@ -99,6 +99,23 @@ def test_plain_values_are_lines_with_their_offsets_and_the_end_lies_behind_the_l
     assert (chunk.end.offset, chunk.line_count) == (10, 2)
 
 
+def test_chunks_of_a_topic_are_of_64_kib_as_what_is_open_of_one_is_read_again() -> None:
+    values = [b'{"pad":"' + b"x" * 990 + b'"}'] * 300
+    plain = chunks_of_values(
+        PARTITION, values, range(300), [1] * 300, first_line=1, max_line_bytes=1 << 20
+    )
+    records = [Record(value, offset=at) for at, value in enumerate(values)]
+    as_they_are = Converter(change="canonical").convert
+    looked_at = chunks_of_records(
+        PARTITION, records, as_they_are, first_line=1, max_line_bytes=1 << 20
+    )
+    for chunks in (plain, list(looked_at)):
+        assert chunks is not None
+        assert sum(chunk.line_count for chunk in chunks) == 300
+        assert len(chunks) == 5
+        assert max(len(chunk.data) for chunk in chunks) < (64 << 10) + 1_001
+
+
 @pytest.mark.parametrize("odd", [None, b"", b" {}", b"{\n}", b"{}\n{}", b"x", b"{" + b"x" * 100])
 def test_values_that_are_not_plain_are_looked_at_one_by_one(odd: bytes | None) -> None:
     values = [b"{}", odd, b"{}"]

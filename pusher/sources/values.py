@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pusher.changes import Outcome
 from pusher.model import Chunk, Partition, Position, Problem, Rejection
 from pusher.records import Record, Skipped
-from pusher.sources.handoff import CHUNK_BYTES
 
 __all__ = ["chunks_of_records", "chunks_of_values", "empty_chunk"]
 
@@ -17,7 +16,7 @@ EMPTY_VALUE = "empty_value"
 
 OVERSIZED_HEAD_BYTES = 4 << 10
 _LINES_MAX = 1 << 19
-_CHUNK_BYTES = CHUNK_BYTES // 2
+_CHUNK_BYTES = 64 << 10
 """Smaller than a file's: what is not settled of it is repeated after a kill, per partition."""
 
 
