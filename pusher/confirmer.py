@@ -30,8 +30,11 @@ POLLED_EARLY_FROM_SHARE = 0.5
 """A place of the reservoir is kept to the end with as much chance as the input is accepted. From
 here on most are, and what is polled now has not to be waited for at the end."""
 
+POLLED_EARLY_UNLIMITED_FROM_SHARE = 0.85
+"""The same without a rate limit: a round of polls is short then, and begins as late as it may."""
+
 ROUND_SLACK = 1.5
-"""Without a rate limit, polls begin this much earlier than they need to."""
+"""It begins this much earlier than it needs to."""
 
 
 class Confirmer:
@@ -110,10 +113,12 @@ class Confirmer:
         """The pending objects of which most will still be in the sample at the end."""
         if isinstance(self._sample, Windows):
             return self._sample.pending()
-        if share is not None and share >= POLLED_EARLY_FROM_SHARE:
+        if share is not None and self._poller.rate and share >= POLLED_EARLY_FROM_SHARE:
+            return self._sample.pending()
+        if share is not None and share >= POLLED_EARLY_UNLIMITED_FROM_SHARE:
             pending = self._sample.pending()
             left_s = (self._now_s() - started_s) * (1 / share - 1)
-            if self._poller.rate or left_s <= self._round_s(len(pending)) * ROUND_SLACK:
+            if left_s <= self._round_s(len(pending)) * ROUND_SLACK:
                 return pending
         return self._sample.lasting(started_s, self._now_s(), is_endless=share is None)
 

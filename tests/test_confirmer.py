@@ -93,7 +93,7 @@ async def test_the_sample_is_polled_while_the_push_goes_on_as_late_as_it_can_be(
 
 
 async def test_the_sample_is_not_polled_while_most_of_it_may_still_be_replaced() -> None:
-    assert await polls_beside(0.4, at_s=0.2) == 0
+    assert await polls_beside(0.8, at_s=0.2) == 0
 
 
 async def test_a_sample_with_a_rate_of_polls_is_polled_from_the_half_on() -> None:
