@@ -30,7 +30,7 @@ POLLED_EARLY_FROM_SHARE = 0.5
 """A place of the reservoir is kept to the end with as much chance as the input is accepted. From
 here on most are, and what is polled now has not to be waited for at the end."""
 
-POLLED_EARLY_UNLIMITED_FROM_SHARE = 0.85
+POLLED_EARLY_UNLIMITED_FROM_SHARE = 0.92
 """The same without a rate limit: a round of polls is short then, and begins as late as it may."""
 
 ROUND_SLACK = 1.5

@@ -320,10 +320,10 @@ class Pipeline:
 
     def _share_accepted(self) -> float | None:
         """How much of the input has been accepted, at a guess; None where its size is not known."""
-        share_read, tally = self.view.share_read, self.tally
-        if share_read is None:
+        share_done, tally = self.view.share_done, self.tally
+        if share_done is None:
             return None
-        return share_read * (tally.delivered / tally.read) if tally.read else 0.0
+        return share_done * (tally.delivered / tally.read) if tally.read else 0.0
 
     async def _leave(self) -> None:
         """Commit what a live source has delivered, and leave its group, before the confirmation."""
