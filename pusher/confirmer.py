@@ -45,6 +45,7 @@ class Confirmer:
         sample: whose objects are polled; their state changes.
         rate: polls a second at most, or None.
         rng: for jitter.
+        in_flight: requests that the endpoint is used to, where somebody has said so.
         now_s: a monotonic clock.
     """
 
@@ -55,10 +56,11 @@ class Confirmer:
         *,
         rate: float | None,
         rng: random.Random,
+        in_flight: int | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sample = sample
-        self._poller = StatusPoller(transport, rate=rate, rng=rng, now_s=now_s)
+        self._poller = StatusPoller(transport, rate=rate, rng=rng, in_flight=in_flight, now_s=now_s)
         self._rng = rng
         self._now_s = now_s
 

@@ -267,6 +267,7 @@ class Pipeline:
                 self._windows or self._sample,
                 rate=self._settings.status_rate,
                 rng=self._rng,
+                in_flight=self._settings.concurrency,
             )
             beyond = await stack.enter_async_context(anyio.create_task_group())
             beyond.start_soon(self._watcher.keep, self._admission, self._started_s)

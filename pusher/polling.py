@@ -28,6 +28,7 @@ from pusher.protocol import (
 __all__ = ["Silence", "StatusPoller"]
 
 POLLS_AT_ONCE = 32
+"""More where more requests may be in flight."""
 
 FAILURES_IN_A_ROW = 4
 """One failed poll says something about its object; so many in a row, about the endpoint."""
@@ -57,6 +58,7 @@ class StatusPoller:
         transport: the door.
         rate: polls a second at most, or None.
         rng: for jitter.
+        in_flight: requests that the endpoint is used to, where somebody has said so.
         now_s: a monotonic clock.
     """
 
@@ -66,12 +68,14 @@ class StatusPoller:
         *,
         rate: float | None,
         rng: random.Random,
+        in_flight: int | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
         self.rate = rate
         self._limiter = AsyncLimiter(1, 1 / rate) if rate else None
         self._rng = rng
+        self._at_once = max(POLLS_AT_ONCE, in_flight or 0)
         self._now_s = now_s
         self._paused_until_s = 0.0
         self._failures = 0
@@ -91,7 +95,7 @@ class StatusPoller:
     @property
     def at_once(self) -> int:
         """How many polls are worth to be under way, or to wait for their turn, at one time."""
-        return POLLS_AT_ONCE if self.rate is None else min(POLLS_AT_ONCE, math.ceil(2 * self.rate))
+        return self._at_once if self.rate is None else min(POLLS_AT_ONCE, math.ceil(2 * self.rate))
 
     @property
     def pause_s(self) -> float:

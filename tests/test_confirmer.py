@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import anyio
 import msgspec
+import pytest
 
 from pusher.confirmer import Confirmer
 from pusher.model import Answer, Batch, Delivery, Lane, SyncMessage
+from pusher.polling import StatusPoller
 from pusher.protocol import SyncStatus
 from pusher.sampling import Sample, SampleSize
 
@@ -99,3 +101,17 @@ async def test_the_sample_is_not_polled_while_most_of_it_may_still_be_replaced()
 async def test_a_sample_with_a_rate_of_polls_is_polled_from_the_half_on() -> None:
     assert await polls_beside(0.4, at_s=90, rate=1_000) == 0
     assert await polls_beside(0.6, at_s=90, rate=1_000) > COUNT / 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "in_flight", "at_once"),
+    [(None, None, 32), (None, 8, 32), (None, 128, 128), (9.0, 128, 18), (1_000.0, 128, 32)],
+)
+async def test_so_many_polls_are_under_way_at_one_time(
+    rate: float | None, in_flight: int | None, at_once: int
+) -> None:
+    """As many as the endpoint was to take requests, where no rate is kept."""
+    clock = Clock()
+    rng = random.Random(1)
+    poller = StatusPoller(Bridge(clock), rate=rate, rng=rng, in_flight=in_flight, now_s=clock)
+    assert poller.at_once == at_once
