@@ -239,7 +239,7 @@ class Accounting:
         entries = await anyio.to_thread.run_sync(self._census.find, by_key)
         for _, member in entries:
             for error in by_key[member.accepted.lane, member.accepted.external_id]:
-                if member.blame(error, self._now_s() - self._began_s) is SampleState.FAILED:
+                if member.blame(error, self._since_began_s) is SampleState.FAILED:
                     self._note(member)
                     break
         await self._write(entries)
@@ -303,7 +303,7 @@ class Accounting:
             member.polls += 1
             status = await self._poller.ask(member.accepted.lane, member.accepted.external_id)
             if isinstance(status, SyncStatus):
-                if member.judge(status, self._now_s() - self._began_s) is not SampleState.PENDING:
+                if member.judge(status, self._since_began_s) is not SampleState.PENDING:
                     self._note(member)
             elif status is Silence.NO_ANSWER and member.polls < TRIES_A_ROUND:
                 queue.append(entry)
@@ -328,6 +328,11 @@ class Accounting:
             except DiskError as error:
                 self._broken = error
                 return
+
+    @property
+    def _since_began_s(self) -> float:
+        """The clock on which every object here was accepted at 0."""
+        return self._now_s() - self._began_s
 
     @property
     def _is_over(self) -> bool:

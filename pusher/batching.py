@@ -10,7 +10,7 @@ Keeps the order per object: a message waits while another batch carries its obje
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
 
@@ -123,9 +123,9 @@ class Batcher:
         # where many before it were taken out.)
         self._open: OrderedDict[Lane, _OpenLane] = OrderedDict()
         self._with_freed: dict[Lane, _OpenLane] = {}
-        # The chunk that is being added, what of it is still to come, and the lanes that hold some.
-        self._adding: tuple[int, Iterator[object]] = (0, iter(()))
-        self._adding_groups: tuple[int, Sequence[Group]] = (0, ())
+        # The chunk that is being added, how to drop what of it is still to come (and tell how many
+        # messages that was), and the lanes that hold some.
+        self._adding: tuple[int, Callable[[], int]] = (0, int)
         self._touched: list[_OpenLane] = []
         self.lane_count = 0
         """Lanes that hold something, or whose objects are in flight."""
@@ -153,7 +153,7 @@ class Batcher:
             origins = [first_origin + index for index in indexes]
         unset = UNSET
         rest = zip(messages, origins, strict=True)
-        self._adding = chunk.number, rest
+        self._adding = chunk.number, lambda: sum(1 for _ in rest)
         for message, origin in rest:
             try:
                 lane = lanes[message.object_type][message.store_id]  # type: ignore[index]
@@ -176,7 +176,7 @@ class Batcher:
 
     def add_groups(self, groups: Sequence[Group], chunk: Chunk, now_s: float) -> Iterator[Batch]:
         """Add the messages of a chunk that come by lane; yield each batch as it fills up."""
-        self._adding_groups = chunk.number, groups
+        self._adding = chunk.number, lambda: sum(group.drop() for group in groups)
         for group in groups:
             while group:
                 # While a batch was let go, its lane may have been forgotten.
@@ -191,7 +191,7 @@ class Batcher:
                     yield from self._close(lane, is_last_call=True)
                 elif not lane.room:
                     yield from self._close(lane)
-        self._adding_groups = 0, ()  # They hold the data of the chunk.
+        self._adding = 0, int  # The groups hold the data of the chunk.
 
     def expired(self, opened_before_s: float) -> Iterator[Batch]:
         """Close the lanes that have been open since before that moment."""
@@ -268,12 +268,9 @@ class Batcher:
         That includes those of a chunk that is being added: `add` then yields no more of it.
         """
         gone: Counter[int] = Counter()
-        number, rest = self._adding
+        number, drop_rest = self._adding
         if number in chunk_numbers:
-            gone[number] = sum(1 for _ in rest)
-        number, groups = self._adding_groups
-        if number in chunk_numbers:
-            gone[number] += sum(group.drop() for group in groups)
+            gone[number] = drop_rest()
 
         def stays(origin: int) -> bool:
             number, _ = place_of(origin)

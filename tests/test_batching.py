@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import pytest
+from fakes.scanner import needs_scanner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -53,9 +54,6 @@ def feeding(
     return batcher.add_groups(groups, chunk, now_s)
 
 
-needs_scanner = pytest.mark.skipif(
-    not HAS_SCANNER, reason="the scanner is not built: no C compiler was there"
-)
 either_way = pytest.mark.parametrize(
     "as_groups",
     [pytest.param(False, id="messages"), pytest.param(True, id="groups", marks=needs_scanner)],

@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from fakes.scanner import needs_scanner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from pusher.decoding import HAS_SCANNER, Decoded, Decoder
+from pusher.decoding import Decoded, Decoder
 from pusher.model import Chunk, Lane, ObjectType, SyncMessage
 from pusher.protocol import decode_piece, encode_messages
 
@@ -31,13 +32,7 @@ either_way = pytest.mark.parametrize(
     "takes_groups",
     [
         pytest.param(False, id="messages"),
-        pytest.param(
-            True,
-            id="groups",
-            marks=pytest.mark.skipif(
-                not HAS_SCANNER, reason="the scanner is not built: no C compiler was there"
-            ),
-        ),
+        pytest.param(True, id="groups", marks=needs_scanner),
     ],
 )
 
@@ -545,7 +540,7 @@ def test_a_null_association_is_not_warned_of(*, takes_groups: bool) -> None:
     assert decoded.warnings == []
 
 
-@pytest.mark.skipif(not HAS_SCANNER, reason="the scanner is not built: no C compiler was there")
+@needs_scanner
 @pytest.mark.parametrize(("more", "is_group"), [(0, True), (1, False)])
 def test_a_line_of_megabytes_is_no_group_as_its_piece_would_be_one_more_copy(
     more: int, *, is_group: bool

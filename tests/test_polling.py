@@ -6,9 +6,11 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from fakes.command import PUSHER, ended, message, ndjson, starting
 from fakes.endpoint import Endpoint
@@ -21,6 +23,8 @@ from pusher.protocol import SyncStatus
 from pusher.sampling import LASTING_S, Sample
 
 LANE = Lane("s1", "DEAL")
+COUNT = 320
+POLL_S = 0.1
 PROCESSED = Answer(200, json.dumps({"lastProcessedAt": 5_000_000_000_000}).encode())
 GONE = Failure("connect", "refused", ambiguous=False)
 
@@ -181,3 +185,76 @@ async def test_a_short_run_is_confirmed_as_fast_as_before(
     report = await push(source, Settings(url=endpoint.url, **values))
     assert report.confirmation.confirmed == report.confirmation.sampled
     assert report.elapsed_s < 1.5
+
+
+@dataclass
+class Push:
+    """How much of the input is accepted, for whoever asks."""
+
+    share: float = 0.0
+    looks: int = 0
+    was_looked_at: anyio.Event = field(default_factory=anyio.Event)
+
+    def __call__(self) -> float:
+        self.looks += 1
+        if self.looks == 2:  # What came of the first look is done.
+            self.was_looked_at.set()
+        return self.share
+
+    def goes_on(self, share: float) -> None:
+        """So much is accepted by now."""
+        self.share, self.looks, self.was_looked_at = share, 0, anyio.Event()
+
+
+async def polls_beside(share: float, *, at_s: float, rate: float | None = None) -> int:
+    """How many objects are asked about once so much of the input is accepted at that time."""
+    clock, push = Clock(), Push()
+    began_s = clock.now_s
+
+    def poll(_path: str) -> Answer:
+        clock.now_s += POLL_S
+        return PROCESSED
+
+    door = Door(poll)
+    sample = Sample(SampleSize(COUNT), random.Random(1), first_poll_after_s=0.0)
+    ids = [str(number) for number in range(COUNT)]
+    sample.accept(delivery_of(ids), clock.now_s, remember_last=False)
+    confirmer = Confirmer(door, sample, rate=rate, rng=random.Random(1), now_s=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(confirmer.watch, push)
+        with anyio.fail_after(10):
+            await push.was_looked_at.wait()
+            assert len(door.paths) == 1  # For the one that stands for its lane.
+            clock.now_s = began_s + at_s
+            push.goes_on(share)
+            await push.was_looked_at.wait()
+        tasks.cancel_scope.cancel()
+    return len(door.paths) - 1
+
+
+async def test_the_sample_is_polled_while_the_push_goes_on_as_late_as_it_can_be() -> None:
+    """A poll takes 0.1 s, so 320 of them, 32 at once, take one: the push must last no longer."""
+    assert await polls_beside(0.95, at_s=190) == 0  # 10 s are left.
+    assert await polls_beside(0.95, at_s=19) > COUNT / 2  # One is.
+
+
+async def test_the_sample_is_not_polled_while_most_of_it_may_still_be_replaced() -> None:
+    assert await polls_beside(0.8, at_s=0.2) == 0
+
+
+async def test_a_sample_with_a_rate_of_polls_is_polled_from_the_half_on() -> None:
+    assert await polls_beside(0.4, at_s=90, rate=1_000) == 0
+    assert await polls_beside(0.6, at_s=90, rate=1_000) > COUNT / 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "in_flight", "at_once"),
+    [(None, None, 32), (None, 8, 32), (None, 128, 128), (9.0, 128, 18), (1_000.0, 128, 32)],
+)
+async def test_so_many_polls_are_under_way_at_one_time(
+    rate: float | None, in_flight: int | None, at_once: int
+) -> None:
+    """As many as the endpoint was to take requests, where no rate is kept."""
+    door, rng = Door(lambda _path: PROCESSED), random.Random(1)
+    poller = StatusPoller(door, rate=rate, rng=rng, in_flight=in_flight, now_s=Clock())
+    assert poller.at_once == at_once

@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from fakes.scanner import needs_scanner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proof.scanning import (
@@ -33,7 +34,7 @@ from pusher.protocol import decode_piece
 if HAS_SCANNER:
     from pusher._scanner import scan
 
-pytestmark = pytest.mark.skipif(not HAS_SCANNER, reason="the scanner is not built: no C compiler")
+pytestmark = needs_scanner
 
 MAX = 2**63 - 1
 ALL = 1 << 40

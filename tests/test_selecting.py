@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
-import pytest
+from fakes.scanner import needs_scanner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pusher.decoding import HAS_SCANNER, Decoder
+from pusher.decoding import Decoder
 from pusher.model import (
     ASSOCIATION_ORDER,
     OBJECT_TYPES,
@@ -69,10 +69,6 @@ def test_a_limit_lets_exactly_so_many_through(counts: list[int], limit: int) -> 
 
 
 # What comes as groups
-
-needs_scanner = pytest.mark.skipif(
-    not HAS_SCANNER, reason="the scanner is not built: no C compiler was there"
-)
 
 
 def groups_of(messages: list[SyncMessage]) -> Sequence[Group]:
