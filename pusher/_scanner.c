@@ -8,20 +8,13 @@
    Nothing is copied until a piece is taken: a message is a record of places in the chunk. All
    reading stops at the zero byte that follows the data of a bytes object. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <limits.h>
-#include <stdint.h>
-#include <string.h>
+#include "_scanner.h"
 
-#define ID_MAX 100
 #define DEPTH_MAX 63
 #define INTEGER_DIGITS_MAX 18
 #define DATA_MAX (1 << 28) /* So no size below overflows, even one of 32 bits. */
-#define NONE UINT32_MAX
 
-static const char *const TYPES[] = {"CONTACT", "PRODUCT", "DEAL", "LINE_ITEM"};
-#define TYPE_COUNT 4
+static const char *const TYPES[TYPE_COUNT] = {"CONTACT", "PRODUCT", "DEAL", "LINE_ITEM"};
 
 /* What a message has besides its values. */
 static const char BEFORE_ID[] = "{\"externalObjectId\":\"";
@@ -36,47 +29,13 @@ static const char BEFORE_ASSOCIATIONS[] = ",\"associations\":";
      TEXT_LENGTH(BEFORE_TIME) + TEXT_LENGTH(BEFORE_PROPERTIES) +                       \
      TEXT_LENGTH(BEFORE_ASSOCIATIONS) + 1)
 
-/* A place in the data. A map of length 0 is missing: it is written as {}. */
 typedef struct {
-    uint32_t start, length;
-} Span;
-
-typedef struct {
-    Span properties, associations;
-    uint32_t id, time; /* No time: NONE, and the length of what is filled in. */
-    uint8_t id_length, time_length, is_delete;
-    uint32_t lane; /* Which of those found. */
-    uint32_t next; /* The next record of its lane. */
-} Record;
-
-/* The records of one chunk; its groups share them. */
-typedef struct {
-    Py_ssize_t owners; /* Guarded by the lock of the interpreter. */
-    PyObject *data;
-    long long first_origin;
-    char filled[24]; /* The time of messages that have none. */
-    uint8_t filled_length;
-    Record *records;
-    uint32_t count, room;
-} Records;
-
-/* The messages of one lane in a chunk, as they are found. */
-typedef struct {
-    const char *store;
-    Py_ssize_t store_length;
-    uint32_t hash;
-    int type;
-    uint32_t head, tail, count;
-} Found;
-
-typedef struct {
-    Records *records;
+    Groups *groups;
     const char *start; /* Of the data. */
     const char *default_store;
     Py_ssize_t default_store_length;
     int default_type; /* -1: there is none. */
-    Found *found;
-    uint32_t found_count, found_room, latest;
+    uint32_t latest;   /* The lane of the last message. */
     uint32_t *table; /* Indexes of `found` plus 1, by hash; 0 is empty. */
     uint32_t table_size;
     uint32_t undated;        /* So many messages have no time. */
@@ -273,7 +232,7 @@ static void *grown(void *items, uint32_t *room, size_t item_size, uint32_t least
     return larger;
 }
 
-static uint32_t hash_of(const char *store, Py_ssize_t length, int type) {
+uint32_t hash_of_lane(const char *store, Py_ssize_t length, int type) {
     uint32_t hash = 2166136261u ^ (uint32_t)type;
     for (Py_ssize_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)store[i]) * 16777619u;
     return hash ^ hash >> 15;
@@ -285,10 +244,10 @@ static int is_same_object(const Scan *scan, const Record *a, const Record *b) {
 }
 
 static uint32_t *slot_of_undated(const Scan *scan, uint32_t *table, uint32_t size, uint32_t index) {
-    const Record *record = &scan->records->records[index];
-    uint32_t slot = hash_of(scan->start + record->id, record->id_length, (int)record->lane);
+    const Record *record = &scan->groups->records[index];
+    uint32_t slot = hash_of_lane(scan->start + record->id, record->id_length, (int)record->lane);
     for (slot &= size - 1; table[slot]; slot = (slot + 1) & (size - 1))
-        if (is_same_object(scan, record, &scan->records->records[table[slot] - 1])) break;
+        if (is_same_object(scan, record, &scan->groups->records[table[slot] - 1])) break;
     return &table[slot];
 }
 
@@ -327,8 +286,8 @@ static int grow_table(Scan *scan) {
     uint32_t size = scan->table_size ? scan->table_size * 4 : 64;
     uint32_t *table = PyMem_RawCalloc(size, sizeof(uint32_t));
     if (table == NULL) return -1;
-    for (uint32_t i = 0; i < scan->found_count; i++) {
-        uint32_t slot = scan->found[i].hash & (size - 1);
+    for (uint32_t i = 0; i < scan->groups->found_count; i++) {
+        uint32_t slot = scan->groups->found[i].hash & (size - 1);
         while (table[slot]) slot = (slot + 1) & (size - 1);
         table[slot] = i + 1;
     }
@@ -340,26 +299,27 @@ static int grow_table(Scan *scan) {
 
 /* The group of a lane; NULL when there is no memory. */
 static Found *found_of(Scan *scan, const char *store, Py_ssize_t length, int type) {
-    if (scan->found_count && is_lane(&scan->found[scan->latest], store, length, type))
-        return &scan->found[scan->latest];
-    if (scan->found_count * 2 >= scan->table_size && grow_table(scan) < 0) return NULL;
-    uint32_t hash = hash_of(store, length, type), mask = scan->table_size - 1;
+    Groups *groups = scan->groups;
+    if (groups->found_count && is_lane(&groups->found[scan->latest], store, length, type))
+        return &groups->found[scan->latest];
+    if (groups->found_count * 2 >= scan->table_size && grow_table(scan) < 0) return NULL;
+    uint32_t hash = hash_of_lane(store, length, type), mask = scan->table_size - 1;
     uint32_t slot = hash & mask;
     for (; scan->table[slot]; slot = (slot + 1) & mask) {
-        Found *one = &scan->found[scan->table[slot] - 1];
+        Found *one = &groups->found[scan->table[slot] - 1];
         if (one->hash == hash && is_lane(one, store, length, type)) {
             scan->latest = scan->table[slot] - 1;
             return one;
         }
     }
-    if (scan->found_count == scan->found_room) {
-        Found *larger = grown(scan->found, &scan->found_room, sizeof(Found), 32);
+    if (groups->found_count == groups->found_room) {
+        Found *larger = grown(groups->found, &groups->found_room, sizeof(Found), 32);
         if (larger == NULL) return NULL;
-        scan->found = larger;
+        groups->found = larger;
     }
-    scan->latest = scan->found_count++;
-    scan->table[slot] = scan->found_count;
-    Found *one = &scan->found[scan->latest];
+    scan->latest = groups->found_count++;
+    scan->table[slot] = groups->found_count;
+    Found *one = &groups->found[scan->latest];
     *one = (Found){store, length, hash, type, NONE, NONE, 0};
     return one;
 }
@@ -388,7 +348,7 @@ static int field_named(const char *name, Py_ssize_t length) {
 #undef IS
 }
 
-static int type_named(const char *name, Py_ssize_t length) {
+int type_named(const char *name, Py_ssize_t length) {
     for (int type = 0; type < TYPE_COUNT; type++)
         if ((Py_ssize_t)strlen(TYPES[type]) == length && memcmp(name, TYPES[type], (size_t)length) == 0)
             return type;
@@ -397,7 +357,8 @@ static int type_named(const char *name, Py_ssize_t length) {
 
 /* One object from its opening brace on; its record is the last one of `scan`. */
 static const char *scan_message(Scan *scan, const char *p, const char *end) {
-    Record *record = &scan->records->records[scan->records->count];
+    Groups *groups = scan->groups;
+    Record *record = &groups->records[groups->count];
     memset(record, 0, sizeof *record);
     const char *store = scan->default_store;
     Py_ssize_t store_length = scan->default_store_length;
@@ -482,9 +443,9 @@ static const char *scan_message(Scan *scan, const char *p, const char *end) {
     } while (*p == ',');
     if (*p != '}' || !(seen & ID) || store == NULL || type < 0) return NULL;
     if (!(seen & TIME)) {
-        if (!scan->records->filled_length) return NULL;
+        if (!groups->filled_length) return NULL;
         record->time = NONE;
-        record->time_length = scan->records->filled_length;
+        record->time_length = groups->filled_length;
     }
 
     Found *lane = found_of(scan, store, store_length, type);
@@ -492,11 +453,11 @@ static const char *scan_message(Scan *scan, const char *p, const char *end) {
         scan->is_out_of_memory = 1;
         return NULL;
     }
-    uint32_t index = scan->records->count++;
+    uint32_t index = groups->count++;
     record->lane = scan->latest;
     record->next = NONE;
     if (lane->tail == NONE) lane->head = index;
-    else scan->records->records[lane->tail].next = index;
+    else groups->records[lane->tail].next = index;
     lane->tail = index;
     lane->count++;
     if (record->time == NONE && !note_undated(scan, index)) return NULL;
@@ -505,17 +466,17 @@ static const char *scan_message(Scan *scan, const char *p, const char *end) {
 
 /* All lines; false where one of them is not for this fast path. */
 static int scan_lines(Scan *scan, const char *p, const char *end) {
-    Records *records = scan->records;
+    Groups *groups = scan->groups;
     for (; p < end; p++) {
         p = skip_blanks(p);
         if (p < end && *p != '\n') { /* Not a blank line. */
-            if (records->count == records->room) {
-                Record *larger = grown(records->records, &records->room, sizeof(Record), 256);
+            if (groups->count == groups->room) {
+                Record *larger = grown(groups->records, &groups->room, sizeof(Record), 256);
                 if (larger == NULL) {
                     scan->is_out_of_memory = 1;
                     return 0;
                 }
-                records->records = larger;
+                groups->records = larger;
             }
             if ((p = scan_message(scan, p, end)) == NULL) return 0;
             p = skip_blanks(p);
@@ -525,56 +486,31 @@ static int scan_lines(Scan *scan, const char *p, const char *end) {
     return 1;
 }
 
-/* Python's side. */
+/* Messages on their way into a body. */
 
-typedef struct {
-    PyObject *type_names[TYPE_COUNT];
-    PyTypeObject *group_type;
-} State;
-
-typedef struct {
-    PyObject_HEAD
-    Records *records;
-    PyObject *store, *type;
-    uint32_t head, left;
-} Group;
-
-static void disown(Records *records) {
-    if (--records->owners == 0) {
-        Py_DECREF(records->data);
-        PyMem_RawFree(records->records);
-        PyMem_RawFree(records);
+Share share_of(const Groups *groups, const Found *found, Py_ssize_t most, Py_ssize_t most_bytes,
+               int at_least_one) {
+    Share share = {.stop = found->head};
+    while (share.count < most && share.count < (Py_ssize_t)found->count) {
+        const Record *one = &groups->records[share.stop];
+        Py_ssize_t length = length_of(one) + (share.count > 0);
+        if (share.size + length > most_bytes && !(at_least_one && share.count == 0)) break;
+        share.size += length;
+        share.ids_size += one->id_length + (share.count > 0);
+        share.count++;
+        share.stop = one->next;
     }
+    return share;
 }
 
-static void group_dealloc(Group *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    disown(self->records);
-    Py_XDECREF(self->store);
-    Py_XDECREF(self->type);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyObject *group_repr(Group *self) {
-    return PyUnicode_FromFormat("<Group of %u for %U %U>", self->left, self->store, self->type);
-}
-
-static Py_ssize_t group_length(Group *self) { return self->left; }
-
-static char *put(char *to, const char *text, Py_ssize_t length) {
-    memcpy(to, text, (size_t)length);
-    return to + length;
-}
-
-static char *put_message(char *to, const Record *one, const Records *records) {
-    const char *data = PyBytes_AS_STRING(records->data);
+char *put_message(char *to, const Record *one, const Groups *groups) {
+    const char *data = PyBytes_AS_STRING(groups->data);
     to = put(to, BEFORE_ID, TEXT_LENGTH(BEFORE_ID));
     to = put(to, data + one->id, one->id_length);
     to = put(to, BEFORE_ACTION, TEXT_LENGTH(BEFORE_ACTION));
     to = put(to, one->is_delete ? "DELETE" : "UPSERT", ACTION_LENGTH);
     to = put(to, BEFORE_TIME, TEXT_LENGTH(BEFORE_TIME));
-    to = put(to, one->time == NONE ? records->filled : data + one->time, one->time_length);
+    to = put(to, one->time == NONE ? groups->filled : data + one->time, one->time_length);
     to = put(to, BEFORE_PROPERTIES, TEXT_LENGTH(BEFORE_PROPERTIES));
     to = one->properties.length
              ? put(to, data + one->properties.start, one->properties.length)
@@ -586,6 +522,46 @@ static char *put_message(char *to, const Record *one, const Records *records) {
     *to++ = '}';
     return to;
 }
+
+/* Python's side. */
+
+/* One lane of a chunk. */
+typedef struct {
+    PyObject_HEAD
+    Groups *groups;
+    uint32_t index;
+} Group;
+
+static Found *found_in(const Group *self) { return &self->groups->found[self->index]; }
+
+static void group_dealloc(Group *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    Py_DECREF(self->groups);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *group_store(Group *self, void *Py_UNUSED(closure)) {
+    const Found *found = found_in(self);
+    return PyUnicode_DecodeUTF8(found->store, found->store_length, "strict");
+}
+
+static PyObject *group_object_type(Group *self, void *Py_UNUSED(closure)) {
+    State *state = PyType_GetModuleState(Py_TYPE(self));
+    return Py_NewRef(state->type_names[found_in(self)->type]);
+}
+
+static PyObject *group_repr(Group *self) {
+    PyObject *store = group_store(self, NULL);
+    if (store == NULL) return NULL;
+    const Found *found = found_in(self);
+    PyObject *text = PyUnicode_FromFormat("<Group of %u for %U %s>", found->count, store,
+                                          TYPES[found->type]);
+    Py_DECREF(store);
+    return text;
+}
+
+static Py_ssize_t group_length(Group *self) { return found_in(self)->count; }
 
 PyDoc_STRVAR(take_doc,
 "take(most, most_bytes, at_least_one)\n--\n\n"
@@ -603,42 +579,33 @@ static PyObject *group_take(Group *self, PyObject *const *args, Py_ssize_t nargs
     int at_least_one = PyObject_IsTrue(args[2]);
     if (at_least_one < 0) return NULL;
 
-    Records *records = self->records;
-    const char *data = PyBytes_AS_STRING(records->data);
-    const uint32_t head = self->head, left = self->left;
-    Py_ssize_t size = 0, ids_size = 0, count = 0;
-    uint32_t index = head;
-    while (count < most && count < (Py_ssize_t)left) {
-        const Record *one = &records->records[index];
-        Py_ssize_t length = length_of(one) + (count > 0);
-        if (size + length > most_bytes && !(at_least_one && count == 0)) break;
-        size += length;
-        ids_size += one->id_length + (count > 0);
-        count++;
-        index = one->next;
-    }
-    if (count == 0) Py_RETURN_NONE;
+    Groups *groups = self->groups;
+    Found *found = found_in(self);
+    const char *data = PyBytes_AS_STRING(groups->data);
+    const uint32_t head = found->head, left = found->count;
+    Share share = share_of(groups, found, most, most_bytes, at_least_one);
+    if (share.count == 0) Py_RETURN_NONE;
 
     /* They are taken before an object is made: that may collect garbage, and so run any code. */
-    self->head = index;
-    self->left = left - (uint32_t)count;
-    PyObject *piece = PyBytes_FromStringAndSize(NULL, size);
-    PyObject *ids = PyUnicode_New(ids_size, count == 1 ? 0x7f : 0xff);
-    PyObject *origins = PyList_New(count);
+    found->head = share.stop;
+    found->count = left - (uint32_t)share.count;
+    PyObject *piece = PyBytes_FromStringAndSize(NULL, share.size);
+    PyObject *ids = PyUnicode_New(share.ids_size, share.count == 1 ? 0x7f : ID_SEPARATOR);
+    PyObject *origins = PyList_New(share.count);
     if (piece == NULL || ids == NULL || origins == NULL) goto failed;
     char *to = PyBytes_AS_STRING(piece);
     char *to_ids = (char *)PyUnicode_DATA(ids);
-    index = head;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        const Record *one = &records->records[index];
-        PyObject *origin = PyLong_FromLongLong(records->first_origin + index);
+    uint32_t index = head;
+    for (Py_ssize_t i = 0; i < share.count; i++) {
+        const Record *one = &groups->records[index];
+        PyObject *origin = PyLong_FromLongLong(groups->first_origin + index);
         if (origin == NULL) goto failed;
         PyList_SET_ITEM(origins, i, origin);
         if (i) {
             *to++ = ',';
-            *to_ids++ = (char)0xff;
+            *to_ids++ = (char)ID_SEPARATOR;
         }
-        to = put_message(to, one, records);
+        to = put_message(to, one, groups);
         to_ids = put(to_ids, data + one->id, one->id_length);
         index = one->next;
     }
@@ -650,8 +617,8 @@ static PyObject *group_take(Group *self, PyObject *const *args, Py_ssize_t nargs
     return taken;
 
 failed:
-    self->head = head;
-    self->left = left;
+    found->head = head;
+    found->count = left;
     Py_XDECREF(piece);
     Py_XDECREF(ids);
     Py_XDECREF(origins);
@@ -661,14 +628,9 @@ failed:
 PyDoc_STRVAR(drop_doc, "drop()\n--\n\nForget the messages that are left: how many they are.");
 
 static PyObject *group_drop(Group *self, PyObject *Py_UNUSED(ignored)) {
-    uint32_t left = self->left;
-    self->left = 0;
+    uint32_t left = found_in(self)->count;
+    found_in(self)->count = 0;
     return PyLong_FromUnsignedLong(left);
-}
-
-static PyObject *group_store(Group *self, void *Py_UNUSED(closure)) { return Py_NewRef(self->store); }
-static PyObject *group_object_type(Group *self, void *Py_UNUSED(closure)) {
-    return Py_NewRef(self->type);
 }
 
 static PyMethodDef group_methods[] = {
@@ -700,28 +662,75 @@ static PyType_Spec group_spec = {
     .slots = group_slots,
 };
 
-static PyObject *groups_of(State *state, const Scan *scan) {
-    PyObject *groups = PyList_New(scan->found_count);
-    if (groups == NULL) return NULL;
-    for (uint32_t i = 0; i < scan->found_count; i++) {
-        const Found *lane = &scan->found[i];
-        Group *group = PyObject_New(Group, state->group_type);
-        if (group == NULL) goto failed;
-        group->records = scan->records;
-        scan->records->owners++;
-        group->type = Py_NewRef(state->type_names[lane->type]);
-        group->head = lane->head;
-        group->left = lane->count;
-        group->store = PyUnicode_DecodeUTF8(lane->store, lane->store_length, "strict");
-        PyList_SET_ITEM(groups, i, (PyObject *)group);
-        if (group->store == NULL) goto failed;
-    }
-    return groups;
+static void groups_dealloc(Groups *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->data);
+    Py_XDECREF(self->default_store);
+    PyMem_RawFree(self->records);
+    PyMem_RawFree(self->found);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
 
-failed:
-    Py_DECREF(groups);
+static Py_ssize_t groups_length(Groups *self) { return self->found_count; }
+
+static PyObject *groups_item(Groups *self, Py_ssize_t index) {
+    if (index < 0 || index >= (Py_ssize_t)self->found_count) {
+        PyErr_SetString(PyExc_IndexError, "there are not so many groups");
+        return NULL;
+    }
+    State *state = PyType_GetModuleState(Py_TYPE(self));
+    Group *group = PyObject_New(Group, state->group_type);
+    if (group == NULL) return NULL;
+    group->groups = (Groups *)Py_NewRef(self);
+    group->index = (uint32_t)index;
+    return (PyObject *)group;
+}
+
+static PyObject *groups_first(Groups *self, PyObject *Py_UNUSED(ignored)) {
+    for (; self->next < self->found_count; self->next++)
+        if (self->found[self->next].count) return groups_item(self, self->next);
+    PyErr_SetString(PyExc_IndexError, "all messages were taken out");
     return NULL;
 }
+
+static PyObject *groups_left(Groups *self, PyObject *Py_UNUSED(ignored)) {
+    size_t left = 0;
+    for (uint32_t i = self->next; i < self->found_count; i++) left += self->found[i].count;
+    return PyLong_FromSize_t(left);
+}
+
+static PyObject *groups_drop(Groups *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *left = groups_left(self, NULL);
+    if (left != NULL)
+        for (uint32_t i = 0; i < self->found_count; i++) self->found[i].count = 0;
+    return left;
+}
+
+static PyMethodDef groups_methods[] = {
+    {"first", (PyCFunction)groups_first, METH_NOARGS,
+     "first()\n--\n\nThe first group that messages are left in."},
+    {"left", (PyCFunction)groups_left, METH_NOARGS,
+     "left()\n--\n\nHow many messages were not taken out yet."},
+    {"drop", (PyCFunction)groups_drop, METH_NOARGS, drop_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot groups_slots[] = {
+    {Py_tp_dealloc, groups_dealloc},
+    {Py_tp_methods, groups_methods},
+    {Py_sq_length, groups_length},
+    {Py_sq_item, groups_item},
+    {Py_tp_doc, "The messages of a chunk, by lane."},
+    {0, NULL},
+};
+
+static PyType_Spec groups_spec = {
+    .name = "pusher._scanner.Groups",
+    .basicsize = sizeof(Groups),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = groups_slots,
+};
 
 PyDoc_STRVAR(scan_doc,
 "scan(data, first_origin, default_store, default_type, filled_ms)\n--\n\n"
@@ -761,16 +770,17 @@ static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_
     Py_ssize_t size = PyBytes_GET_SIZE(args[0]);
     if (size > DATA_MAX) Py_RETURN_NONE;
 
-    Records *records = PyMem_RawCalloc(1, sizeof(Records));
-    if (records == NULL) return PyErr_NoMemory();
-    records->owners = 1;
-    records->data = Py_NewRef(args[0]);
-    records->first_origin = first_origin;
+    Groups *groups = PyObject_New(Groups, state->groups_type);
+    if (groups == NULL) return NULL;
+    memset((char *)groups + sizeof(PyObject), 0, sizeof(Groups) - sizeof(PyObject));
+    groups->data = Py_NewRef(args[0]);
+    groups->default_store = Py_NewRef(args[2]);
+    groups->first_origin = first_origin;
     if (filled_ms >= 0) {
-        PyOS_snprintf(records->filled, sizeof records->filled, "%lld", filled_ms);
-        records->filled_length = (uint8_t)strlen(records->filled);
+        PyOS_snprintf(groups->filled, sizeof groups->filled, "%lld", filled_ms);
+        groups->filled_length = (uint8_t)strlen(groups->filled);
     }
-    scan.records = records;
+    scan.groups = groups;
     scan.start = PyBytes_AS_STRING(args[0]);
     int is_done;
     Py_BEGIN_ALLOW_THREADS
@@ -783,15 +793,12 @@ static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_
     } else if (!is_done) {
         result = Py_NewRef(Py_None);
     } else {
-        PyObject *groups = groups_of(state, &scan);
-        if (groups != NULL)
-            result = Py_BuildValue("(NIILO)", groups, records->count, scan.undated,
-                                   (long long)scan.earliest, scan.has_null ? Py_True : Py_False);
+        result = Py_BuildValue("(OIILO)", groups, groups->count, scan.undated,
+                               (long long)scan.earliest, scan.has_null ? Py_True : Py_False);
     }
-    PyMem_RawFree(scan.found);
     PyMem_RawFree(scan.table);
     PyMem_RawFree(scan.undated_table);
-    disown(records);
+    Py_DECREF(groups);
     return result;
 }
 
@@ -800,13 +807,22 @@ static PyMethodDef scanner_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type != NULL && PyModule_AddType(module, type) < 0) Py_CLEAR(type);
+    return type;
+}
+
 static int scanner_exec(PyObject *module) {
     State *state = PyModule_GetState(module);
     for (int type = 0; type < TYPE_COUNT; type++)
         if ((state->type_names[type] = PyUnicode_InternFromString(TYPES[type])) == NULL) return -1;
-    state->group_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &group_spec, NULL);
-    if (state->group_type == NULL || PyModule_AddType(module, state->group_type) < 0) return -1;
-    PyObject *names = Py_BuildValue("[ss]", "Group", "scan");
+    if ((state->group_type = add_type(module, &group_spec)) == NULL ||
+        (state->groups_type = add_type(module, &groups_spec)) == NULL ||
+        (state->lane_type = add_type(module, &lane_spec)) == NULL ||
+        (state->lanes_type = add_type(module, &lanes_spec)) == NULL)
+        return -1;
+    PyObject *names = Py_BuildValue("[sssss]", "Group", "Groups", "OpenLane", "OpenLanes", "scan");
     int failed = PyModule_AddObjectRef(module, "__all__", names);
     Py_XDECREF(names);
     return failed;
@@ -815,6 +831,9 @@ static int scanner_exec(PyObject *module) {
 static int scanner_traverse(PyObject *module, visitproc visit, void *arg) {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->group_type);
+    Py_VISIT(state->groups_type);
+    Py_VISIT(state->lane_type);
+    Py_VISIT(state->lanes_type);
     return 0;
 }
 
@@ -822,6 +841,9 @@ static int scanner_clear(PyObject *module) {
     State *state = PyModule_GetState(module);
     for (int type = 0; type < TYPE_COUNT; type++) Py_CLEAR(state->type_names[type]);
     Py_CLEAR(state->group_type);
+    Py_CLEAR(state->groups_type);
+    Py_CLEAR(state->lane_type);
+    Py_CLEAR(state->lanes_type);
     return 0;
 }
 
@@ -835,7 +857,7 @@ static PyModuleDef_Slot scanner_slots[] = {
 static struct PyModuleDef scanner_module = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "pusher._scanner",
-    .m_doc = "Cuts a chunk of lines into pieces of request bodies, by lane.",
+    .m_doc = "Cuts a chunk of lines into request bodies, by lane.",
     .m_size = sizeof(State),
     .m_methods = scanner_methods,
     .m_slots = scanner_slots,

@@ -1,99 +1,86 @@
 """Group sync messages into batches that the API accepts. No clock, no I/O: the caller passes `now`.
 
-What is open in a lane are pieces of the body of its next request: messages are encoded right after
-they were decoded, while the processor has them at hand, and are let go of. Where a batch has to be
-looked into, they are decoded again.
+Messages are encoded into the body of their lane's next request right after they were read, while
+the processor has them at hand. Where a batch has to be looked into, they are decoded again.
 
 Keeps the order per object: a message waits while another batch carries its object.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from pusher.model import (
     Batch,
     Chunk,
-    Group,
+    Groups,
     Lane,
     ObjectType,
     SyncMessage,
     ids_in,
+    ids_text_of,
     origin_of,
-    piece_of_ids,
     place_of,
 )
-from pusher.protocol import (
-    BODY_END,
-    body_head,
-    decode_piece,
-    encode_messages,
-    encode_piece,
-    join_pieces,
-)
+from pusher.protocol import body_head, decode_piece, encode_messages, encode_piece
+
+try:
+    from pusher._scanner import OpenLanes
+except ImportError:  # No C compiler was there when pusher was installed.
+    from pusher.open_lanes import OpenLanes  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from pusher._scanner import OpenLane
 
 __all__ = ["Batcher"]
 
 _ANY_SIZE = 1 << 62
-
-# Most lanes hold none of these; what is empty is shared, and never changed.
-_NO_MESSAGES: list[SyncMessage] = []
-_NO_BATCHES: list[Batch] = []
-_NO_QUEUES: dict[str, deque[tuple[int, SyncMessage]]] = {}
-_NO_IDS: set[str] = set()
 
 WAITING_OVERHEAD_BYTES = 500
 """What a waiting message takes besides its maps; measured."""
 
 
 @dataclass(slots=True, eq=False)
-class _OpenLane:
-    """What one lane holds: what is open grows into the next batch, `waiting` came before it.
+class _Waiting:
+    """What waits in a lane, by object: what is open there came later.
 
     A message waits because its object is in flight; `freed` are the objects that came back since.
     """
 
-    lane: Lane
-    head: bytes
-    """What a body has before its messages."""
-    held: list[SyncMessage] = field(default_factory=lambda: _NO_MESSAGES)
-    """Open messages of the chunk that is being added, not encoded yet."""
-    pieces: list[bytes | memoryview] = field(default_factory=list)
-    """All other open messages, encoded."""
-    alone: SyncMessage | None = None
-    """One of more bytes than a body may have, instead of pieces: it is encoded only once."""
-    count: int = 0
-    """How many these are."""
-    size_bytes: int = 0
-    """What a body of them takes."""
-    room: int = 0
-    """So many more of them fit into a batch."""
+    queues: dict[str, deque[tuple[int, SyncMessage]]] = field(default_factory=dict)
+    freed: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class _Rest:
+    """Messages of one lane that are on their way into it. `origins[i]` is of `messages[i]`."""
+
+    store_id: str
+    object_type: ObjectType
+    messages: list[SyncMessage] = field(default_factory=list)
     origins: list[int] = field(default_factory=list)
-    """Of all open messages."""
-    id_pieces: list[str] = field(default_factory=list)
-    """The ids of those in the pieces, where order is kept."""
-    opened_at_s: float = 0.0
-    flying: list[Batch] = field(default_factory=lambda: _NO_BATCHES)
-    """Batches that are not settled, where order is kept."""
-    in_flight: set[str] | None = None
-    """All their ids, where that was asked for."""
-    waiting: dict[str, deque[tuple[int, SyncMessage]]] = field(default_factory=lambda: _NO_QUEUES)
-    freed: set[str] = field(default_factory=lambda: _NO_IDS)
+    has_turn: bool = False
+    """They have waited, so they go before what waits."""
 
-    @property
-    def body_bytes(self) -> int:
-        """What a body of what is open takes, or of nothing."""
-        return self.size_bytes or len(self.head) + len(BODY_END)
+    def __len__(self) -> int:
+        return len(self.messages)
 
-    @property
-    def is_idle(self) -> bool:
-        """Nothing is held that a new one would not have."""
-        return not (self.count or self.held or self.flying or self.waiting)
+    def keep(self, stays: Sequence[bool]) -> None:
+        """Forget the messages that do not stay."""
+        self.messages = list(compress(self.messages, stays))
+        self.origins = list(compress(self.origins, stays))
+
+    def drop(self) -> int:
+        """Forget all; say how many messages that was."""
+        count = len(self.messages)
+        self.keep([])
+        return count
 
 
 class Batcher:
@@ -118,24 +105,20 @@ class Batcher:
         self._batch_bytes = batch_bytes
         self._keep_order = keep_order
         self._keeps_messages = keeps_messages
-        self._lanes: dict[ObjectType, dict[str, _OpenLane]] = {}
-        # Lanes with open messages, oldest first. (A plain dict is slow to find its first entry
-        # where many before it were taken out.)
-        self._open: OrderedDict[Lane, _OpenLane] = OrderedDict()
-        self._with_freed: dict[Lane, _OpenLane] = {}
-        # The chunk that is being added, how to drop what of it is still to come (and tell how many
-        # messages that was), and the lanes that hold some.
+        self._lanes = OpenLanes(_name_lane, batch_size, batch_bytes, keep_order)
+        self._flying: dict[Batch, tuple[OpenLane, bytes]] = {}
+        """Batches that are not settled, where order is kept: their lanes and marks."""
+        self._with_freed: dict[OpenLane, None] = {}
+        # The chunk that is being added, and how to drop what of it is still to come (which tells
+        # how many messages that was).
         self._adding: tuple[int, Callable[[], int]] = (0, int)
-        self._touched: list[_OpenLane] = []
-        self.lane_count = 0
-        """Lanes that hold something, or whose objects are in flight."""
+        self._rest: _Rest | None = None  # What else is on its way into a lane.
         self.waiting_count = 0
         """Messages that wait because their object is in flight."""
-        self.held_bytes = 0
-        """What open bodies and waiting messages take."""
+        self._waiting_bytes = 0
 
     def __repr__(self) -> str:
-        return f"<Batcher {len(self._open)} open lanes, {self.waiting_count} messages waiting>"
+        return f"<Batcher {self.open_lane_count} open lanes, {self.waiting_count} messages waiting>"
 
     def add(
         self, messages: list[SyncMessage], indexes: Iterable[int], chunk: Chunk, now_s: float
@@ -144,122 +127,91 @@ class Batcher:
 
         The store and type move from the message into the lane, so that they are not encoded again.
         """
-        lanes, touched = self._lanes, self._touched
         first_origin = origin_of(chunk.number, 0)
         origins: Sequence[int]
         if isinstance(indexes, range):  # All lines of the chunk: mostly.
             origins = range(first_origin + indexes.start, first_origin + indexes.stop)
         else:
             origins = [first_origin + index for index in indexes]
-        unset = UNSET
-        rest = zip(messages, origins, strict=True)
-        self._adding = chunk.number, lambda: sum(1 for _ in rest)
-        for message, origin in rest:
-            try:
-                lane = lanes[message.object_type][message.store_id]  # type: ignore[index]
-            except KeyError:
-                lane = self._new_lane(message)
-            message.store_id = unset
-            message.object_type = unset
-            held = lane.held
-            if not held:
-                held = lane.held = []
-                touched.append(lane)
-            held.append(message)
-            lane.origins.append(origin)
-            if len(held) >= lane.room:
-                yield from self._encode_held(lane, now_s)
-        for lane in touched:
-            if lane.held:
-                yield from self._encode_held(lane, now_s)
-        touched.clear()
+        rests = _by_lane(messages, origins)
+        self._adding = chunk.number, lambda: sum(rest.drop() for rest in rests)
+        for rest in rests:
+            yield from self._pour(rest, now_s)
+        self._adding = 0, int
 
-    def add_groups(self, groups: Sequence[Group], chunk: Chunk, now_s: float) -> Iterator[Batch]:
+    def add_groups(self, groups: Groups, chunk: Chunk, now_s: float) -> Iterator[Batch]:
         """Add the messages of a chunk that come by lane; yield each batch as it fills up."""
-        self._adding = chunk.number, lambda: sum(group.drop() for group in groups)
-        for group in groups:
-            while group:
-                # While a batch was let go, its lane may have been forgotten.
-                try:
-                    lane = self._lanes[group.object_type][group.store_id]
-                except KeyError:
-                    lane = self._new_lane(group)
-                if lane.waiting:
-                    self._decode(group, lane)
-                    yield from self._encode_held(lane, now_s)
-                elif not self._move(group, lane, now_s) or lane.size_bytes >= self._batch_bytes:
-                    yield from self._close(lane, is_last_call=True)
-                elif not lane.room:
-                    yield from self._close(lane)
+        self._adding = chunk.number, groups.drop
+        while (lane := self._lanes.add(groups, now_s)) is not None:
+            if lane.waiting is not None:
+                yield from self._pour(self._decoded(groups, lane), now_s)
+            else:
+                yield from self._close(lane, is_last_call=not self._may_wait(lane))
         self._adding = 0, int  # The groups hold the data of the chunk.
 
     def expired(self, opened_before_s: float) -> Iterator[Batch]:
         """Close the lanes that have been open since before that moment."""
-        while self._open:
-            lane = next(iter(self._open.values()))
-            if lane.opened_at_s > opened_before_s:
-                return
+        while (lane := self._lanes.oldest) is not None and lane.opened_at_s <= opened_before_s:
             yield from self._close(lane, is_last_call=True)
 
     def oldest(self) -> Iterator[Batch]:
         """Close the lane that has been open longest, to let go of what it holds."""
-        if self._open:
-            yield from self._close(next(iter(self._open.values())), is_last_call=True)
+        if (lane := self._lanes.oldest) is not None:
+            yield from self._close(lane, is_last_call=True)
 
     def drain(self) -> Iterator[Batch]:
         """Close every open lane. What waits for its object's turn stays."""
-        while self._open:
-            yield from self._close(next(iter(self._open.values())), is_last_call=True)
+        while (lane := self._lanes.oldest) is not None:
+            yield from self._close(lane, is_last_call=True)
 
     def finish(self) -> Iterator[Batch]:
         """Close the open lanes that nothing more comes to, now that the input has ended.
 
         A lane with waiting messages stays open for them: one batch instead of many small ones.
         """
-        for lane in list(self._open.values()):
-            if not lane.waiting:
+        for lane in self._lanes.open():
+            if lane.waiting is None:
                 yield from self._close(lane, is_last_call=True)
 
     def release(self, batch: Batch) -> None:
         """Take note that `batch` is settled: the objects in it have their next turn."""
         if not self._keep_order:
             return
-        lane = self._lanes[batch.lane.object_type][batch.lane.store_id]
-        lane.flying.remove(batch)
-        if not lane.flying:
-            lane.in_flight = None
-        elif lane.in_flight is not None:
-            lane.in_flight.difference_update(batch.ids)
-        if lane.waiting:
-            freed = lane.waiting.keys() & batch.ids
+        lane, marks = self._flying.pop(batch)
+        self._lanes.land(lane, marks)
+        waiting = _waiting_in(lane)
+        if waiting is not None:
+            freed = waiting.queues.keys() & batch.ids
             if freed:
-                lane.freed = lane.freed | freed
-                self._with_freed[batch.lane] = lane
+                waiting.freed |= freed
+                self._with_freed[lane] = None
         elif lane.is_idle:
-            self._forget(lane)
+            self._lanes.forget(lane)
 
     def turns(self, now_s: float) -> Iterator[Batch]:
         """Let messages go whose object's turn has come: they join what is open in their lane."""
         while self._with_freed:
-            _, lane = self._with_freed.popitem()
-            while lane.freed:
-                lane.held, origins = self._take_freed(lane)
-                lane.origins.extend(origins)
-                yield from self._encode_held(lane, now_s, is_of_turn=True)
-                if lane.count and not lane.waiting.keys().isdisjoint(ids_in(lane.id_pieces)):
+            lane, _ = self._with_freed.popitem()
+            while (waiting := _waiting_in(lane)) is not None and waiting.freed:
+                yield from self._pour(self._take_freed(lane, waiting), now_s)
+                waiting = _waiting_in(lane)
+                if waiting is None or not lane.count:
+                    continue
+                if not waiting.queues.keys().isdisjoint(ids_in(self._lanes.ids(lane))):
                     # More of an object waits for what is open, which must not wait for it.
                     yield from self._close(lane, is_last_call=True)
 
     def find(self, chunk_numbers: Container[int]) -> dict[int, set[int]]:
         """Which messages are held here that came from these chunks: their indexes, by chunk."""
         found: dict[int, set[int]] = {}
-        for by_store in self._lanes.values():
-            for lane in by_store.values():
-                waiting = (origin for origin, _ in chain.from_iterable(lane.waiting.values()))
-                for origin in chain(lane.origins, waiting):
-                    number, index = place_of(origin)
-                    if number in chunk_numbers:
-                        found.setdefault(number, set()).add(index)
+        for lane in self._lanes.all():
+            waiting = _waiting_in(lane)
+            queues = waiting.queues.values() if waiting is not None else ()
+            waiting_origins = (origin for origin, _ in chain.from_iterable(queues))
+            for origin in chain(self._lanes.origins(lane), waiting_origins):
+                number, index = place_of(origin)
+                if number in chunk_numbers:
+                    found.setdefault(number, set()).add(index)
         return found
 
     def withdraw(self, chunk_numbers: Container[int]) -> Counter[int]:
@@ -277,21 +229,17 @@ class Batcher:
             gone[number] += number in chunk_numbers
             return number not in chunk_numbers
 
-        for lane in [lane for by_store in self._lanes.values() for lane in by_store.values()]:
-            self._keep_open(lane, [stays(origin) for origin in lane.origins])
-            for external_id, queue in list(lane.waiting.items()):
-                kept = deque(entry for entry in queue if stays(entry[0]))
-                for _, message in queue if len(kept) < len(queue) else ():
-                    self._count_waiting(message, -1)
-                for _, message in kept if len(kept) < len(queue) else ():
-                    self._count_waiting(message, 1)
-                lane.waiting[external_id] = kept
-                if not kept:
-                    del lane.waiting[external_id]
-                    lane.freed.discard(external_id)
-            self._free_orphans(lane)
-            if lane.is_idle:
-                self._forget(lane)
+        if self._rest is not None:
+            self._rest.keep([stays(origin) for origin in self._rest.origins])
+        for lane in self._lanes.all():
+            open_stay = [stays(origin) for origin in self._lanes.origins(lane)]
+            if not all(open_stay):
+                self._keep_open(lane, self._open_of(lane), open_stay)
+            waiting = _waiting_in(lane)
+            if waiting is not None:
+                self._keep_waiting(waiting, stays)
+                self._free_orphans(lane, waiting)
+            self._forget_if_idle(lane)
         return +gone
 
     @property
@@ -300,233 +248,245 @@ class Batcher:
         return bool(self._with_freed)
 
     @property
+    def lane_count(self) -> int:
+        """Lanes that hold something, or whose objects are in flight."""
+        return self._lanes.lane_count
+
+    @property
     def open_lane_count(self) -> int:
         """Lanes that hold messages for their next batch."""
-        return len(self._open)
+        return self._lanes.open_count
+
+    @property
+    def held_bytes(self) -> int:
+        """What open bodies and waiting messages take."""
+        return self._lanes.held_bytes + self._waiting_bytes
 
     @property
     def oldest_opened_at_s(self) -> float | None:
         """When the lane that has been open longest got its first message."""
-        return next((lane.opened_at_s for lane in self._open.values()), None)
+        lane = self._lanes.oldest
+        return None if lane is None else lane.opened_at_s
 
-    def _new_lane(self, of: SyncMessage | Group) -> _OpenLane:
-        object_type, store_id = of.object_type, of.store_id
-        if object_type is UNSET or not isinstance(store_id, str):
-            raise TypeError("a message must have a store and a type to join a lane")
-        name = Lane(store_id, object_type)
-        lane = _OpenLane(name, body_head(name), room=self._batch_size)
-        self._lanes.setdefault(object_type, {})[store_id] = lane
-        self.lane_count += 1
-        return lane
+    def _pour(self, rest: _Rest, now_s: float) -> Iterator[Batch]:
+        """Encode messages into the body of their lane, and close that whenever it is full."""
+        lanes, most = self._lanes, self._batch_size
+        while rest:
+            # While a batch was let go, the lane may have been forgotten.
+            lane = lanes.lane(rest.store_id, rest.object_type)
+            if lane.waiting is not None and not rest.has_turn:
+                self._divert(rest, lane)
+                if not rest:
+                    break
+            size = min(len(rest), self._batch_size - lane.count, most)
+            if self._encode(lane, rest, size, now_s):
+                if lane.count < self._batch_size and lane.body_bytes < self._batch_bytes:
+                    continue
+            elif size > 1:
+                most = 1  # Some of them may fit.
+                continue
+            self._rest = rest
+            yield from self._close(lane, is_last_call=not self._may_wait(lane))
+            self._rest = None
 
-    def _forget(self, lane: _OpenLane) -> None:
-        """An input may have very many lanes, and most of them rest."""
-        del self._lanes[lane.lane.object_type][lane.lane.store_id]
-        self.lane_count -= 1
-
-    def _move(self, group: Group, lane: _OpenLane, now_s: float) -> bool:
-        """Move what fits from a group into the body of a lane; false where nothing does."""
-        most_bytes = self._batch_bytes - lane.body_bytes - 1
-        taken = group.take(lane.room, most_bytes, not lane.count)
-        if taken is None:
-            return False
-        piece, ids, origins = taken
-        lane.pieces.append(piece)
-        lane.origins += origins
-        self._count_in(lane, len(origins), len(piece) + 1, ids, now_s)
-        return True
-
-    def _decode(self, group: Group, lane: _OpenLane) -> None:
-        """A lane that has messages waiting looks at each one that comes."""
-        taken = group.take(len(group), _ANY_SIZE, True)
-        if taken is not None:
-            piece, _, origins = taken
-            lane.held = lane.held + decode_piece(piece)
-            lane.origins += origins
-
-    def _encode_held(
-        self, lane: _OpenLane, now_s: float, *, is_of_turn: bool = False
-    ) -> Iterator[Batch]:
-        """Move what a lane holds into its body, and close that whenever it is full."""
-        if lane.waiting and not is_of_turn:
-            self._divert(lane)
-        most = self._batch_size
-        while lane.held:
-            size = min(len(lane.held), lane.room, most)
-            part, lane.held = lane.held[:size], lane.held[size:]
-            if not self._encode(lane, part, now_s):
-                lane.held = part + lane.held
-                if size > 1:
-                    most = 1  # Some of them may fit.
-                else:
-                    yield from self._close(lane, is_last_call=True)
-            elif lane.size_bytes >= self._batch_bytes:
-                yield from self._close(lane, is_last_call=True)
-            elif not lane.room:
-                yield from self._close(lane)
-
-    def _encode(self, lane: _OpenLane, part: list[SyncMessage], now_s: float) -> bool:
-        """Add messages to what is open; false, and nothing is changed, where they are too large.
+    def _encode(self, lane: OpenLane, rest: _Rest, size: int, now_s: float) -> bool:
+        """Move messages into what is open; false, and nothing is changed, where it is too large.
 
         One message alone always fits.
         """
-        count, added = lane.count, len(part)
-        before = lane.body_bytes
-        if added == 1 and _size_of(part[0]) >= self._batch_bytes:
-            if count:
+        part, origins = rest.messages[:size], rest.origins[:size]
+        ids = ids_text_of(part) if self._keep_order else ""
+        if size == 1 and _size_of(part[0]) >= self._batch_bytes:
+            if lane.count:
                 return False
-            lane.alone, size = part[0], _size_of(part[0]) - before
+            self._lanes.put(lane, encode_messages(lane.name, part), ids, origins, now_s)
         else:
             piece = encode_piece(part)
-            size = len(piece) + 1
-            if before + size > self._batch_bytes and count + added > 1:
+            body_bytes = lane.body_bytes + (lane.count > 0) + len(piece)
+            if body_bytes > self._batch_bytes and lane.count + size > 1:
                 return False
-            lane.pieces.append(piece)
-        self._count_in(lane, added, size, piece_of_ids(part) if self._keep_order else "", now_s)
+            self._lanes.extend(lane, piece, ids, origins, now_s)
+        del rest.messages[:size], rest.origins[:size]
         return True
 
-    def _count_in(self, lane: _OpenLane, added: int, size: int, ids: str, now_s: float) -> None:
-        """Messages of so many bytes were added to what is open."""
-        if not lane.count:
-            size += lane.body_bytes
-            lane.opened_at_s = now_s
-            self._open[lane.lane] = lane
-        if self._keep_order:
-            lane.id_pieces.append(ids)
-        lane.count += added
-        lane.room -= added
-        lane.size_bytes += size
-        self.held_bytes += size
+    def _decoded(self, groups: Groups, lane: OpenLane) -> _Rest:
+        """The next group, decoded: in a lane where messages wait, each one that comes is looked at."""
+        taken = groups.first().take(_ANY_SIZE, _ANY_SIZE, True)
+        if taken is None:
+            raise AssertionError("any size fits")
+        piece, _, origins = taken
+        return _Rest(lane.name.store_id, lane.name.object_type, decode_piece(piece), origins)
 
-    def _divert(self, lane: _OpenLane) -> None:
+    def _divert(self, rest: _Rest, lane: OpenLane) -> None:
         """Let messages that were just read wait, if others of their objects do."""
-        messages, count = lane.held, lane.count
-        origins = lane.origins[count:]
-        lane.held = []
-        del lane.origins[count:]
-        for message, origin in zip(messages, origins, strict=True):
-            queue = lane.waiting.get(_id_of(message))
-            if queue is None:
-                lane.held.append(message)
-                lane.origins.append(origin)
-            else:
+        waiting = _waiting_in(lane)
+        if waiting is None:
+            raise AssertionError("nothing waits")
+        stays = []
+        for message, origin in zip(rest.messages, rest.origins, strict=True):
+            queue = waiting.queues.get(_id_of(message))
+            stays.append(queue is None)
+            if queue is not None:
                 queue.append((origin, _own(message)))
                 self._count_waiting(message, 1)
+        rest.keep(stays)
 
-    def _close(self, lane: _OpenLane, *, is_last_call: bool = False) -> Iterator[Batch]:
+    def _may_wait(self, lane: OpenLane) -> bool:
+        """A lane is full of messages: if some have to be put aside, others may come."""
+        return lane.count >= self._batch_size and lane.body_bytes < self._batch_bytes
+
+    def _close(self, lane: OpenLane, *, is_last_call: bool) -> Iterator[Batch]:
         """Turn what is open into a batch.
 
         Messages whose object is in flight start to wait. The rest then stays open to fill up,
         unless this is its last call.
         """
-        has_waiters = bool(lane.flying) and self._set_aside(lane)
+        has_waiters = self._lanes.meets_flying(lane) and self._set_aside(lane)
         if lane.count and (is_last_call or not has_waiters):
-            batch = self._take(lane)
-            if lane.is_idle:  # Without order nobody waits for its release.
-                self._forget(lane)
-            yield batch
+            yield self._take(lane)
 
-    def _take(self, lane: _OpenLane) -> Batch:
+    def _take(self, lane: OpenLane) -> Batch:
         """The batch of what is open. The lane is open no more."""
-        origins, count = lane.origins, lane.count
-        batch = Batch(
-            lane.lane,
-            None,
-            origins[:count] if len(origins) > count else origins,
-            _body_of(lane),
-            id_pieces=lane.id_pieces,
-        )
+        body, ids_text, origins, marks = self._lanes.take(lane)
+        batch = Batch(lane.name, None, origins, body, ids_text=ids_text)
         if self._keeps_messages:
             batch.keep_messages()
         if self._keep_order:
-            lane.flying = [*lane.flying, batch]
-            if lane.in_flight is not None:
-                lane.in_flight.update(batch.ids)
-        self._empty(lane, origins[count:])
+            self._flying[batch] = lane, marks
+        else:  # Nobody waits for its release.
+            self._lanes.forget(lane)
         return batch
 
-    def _empty(self, lane: _OpenLane, origins: list[int]) -> None:
-        """Nothing is encoded in a lane any more; the origins are those of what it holds."""
-        self.held_bytes -= lane.size_bytes
-        lane.count, lane.size_bytes, lane.room = 0, 0, self._batch_size
-        lane.pieces, lane.alone = [], None
-        lane.origins, lane.id_pieces = origins, []
-        self._open.pop(lane.lane, None)
-
-    def _set_aside(self, lane: _OpenLane) -> bool:
+    def _set_aside(self, lane: OpenLane) -> bool:
         """Move the open messages that must wait for their object; false if there is none."""
-        if lane.in_flight is None:
-            lane.in_flight = set(chain.from_iterable(batch.ids for batch in lane.flying))
-        in_flight = lane.in_flight
-        if in_flight.isdisjoint(ids_in(lane.id_pieces)):
-            return False
+        flying = [batch.ids for batch, (of, _) in self._flying.items() if of is lane]
+        in_flight = set(chain.from_iterable(flying))
+        messages, origins = self._open_of(lane), self._lanes.origins(lane)
+        rest = self._rest if self._rest is not None and self._rest.has_turn else None
+        if rest is not None:  # It comes before what waits.
+            messages, origins = messages + rest.messages, origins + rest.origins
         aside: dict[str, list[tuple[int, SyncMessage]]] = {}
         stays = []
-        for message, origin in zip(_open_of(lane) + lane.held, lane.origins, strict=True):
+        for message, origin in zip(messages, origins, strict=True):
             external_id = _id_of(message)
             stays.append(external_id not in in_flight)
             if external_id in in_flight:
                 aside.setdefault(external_id, []).append((origin, _own(message)))
                 self._count_waiting(message, 1)
-        lane.waiting = lane.waiting or {}
+        if not aside:
+            return False
+        waiting = _waiting_in(lane) or _Waiting()
+        lane.waiting = waiting
         for external_id, entries in aside.items():
             # What of their object waits already came later.
-            lane.waiting.setdefault(external_id, deque()).extendleft(reversed(entries))
-        self._keep_open(lane, stays)
+            waiting.queues.setdefault(external_id, deque()).extendleft(reversed(entries))
+        if rest is not None:
+            rest.keep(stays[lane.count :])
+        if not all(stays[: lane.count]):
+            self._keep_open(lane, messages[: lane.count], stays[: lane.count])
         return True
 
-    def _keep_open(self, lane: _OpenLane, stays: list[bool]) -> None:
+    def _keep_open(
+        self, lane: OpenLane, messages: list[SyncMessage], stays: Sequence[bool]
+    ) -> None:
         """Leave in a lane only those of its open messages that stay."""
-        if all(stays):
-            return
-        count, opened_at_s = lane.count, lane.opened_at_s
-        lane.held = list(compress(lane.held, stays[count:]))
-        origins = list(compress(lane.origins, stays))
-        if all(stays[:count]):
-            lane.origins = origins
-            return
-        kept = list(compress(_open_of(lane), stays))
-        self._empty(lane, origins)
+        opened_at_s = lane.opened_at_s
+        kept = list(compress(messages, stays))
+        origins = list(compress(self._lanes.origins(lane), stays))
+        self._lanes.clear(lane)
         if kept:
-            self._encode(lane, kept, opened_at_s)
+            ids = ids_text_of(kept) if self._keep_order else ""
+            self._lanes.extend(lane, encode_piece(kept), ids, origins, opened_at_s)
 
-    def _free_orphans(self, lane: _OpenLane) -> None:
+    def _keep_waiting(self, waiting: _Waiting, stays: Callable[[int], bool]) -> None:
+        """Leave only those messages that stay among what waits."""
+        for external_id, queue in list(waiting.queues.items()):
+            kept = deque(entry for entry in queue if stays(entry[0]))
+            if len(kept) == len(queue):
+                continue
+            for _, message in queue:
+                self._count_waiting(message, -1)
+            for _, message in kept:
+                self._count_waiting(message, 1)
+            waiting.queues[external_id] = kept
+            if not kept:
+                del waiting.queues[external_id]
+                waiting.freed.discard(external_id)
+
+    def _free_orphans(self, lane: OpenLane, waiting: _Waiting) -> None:
         """What waits for messages that were withdrawn has its turn."""
-        orphans = lane.waiting.keys() - lane.freed
-        orphans.difference_update(ids_in(lane.id_pieces), *(batch.ids for batch in lane.flying))
+        orphans = waiting.queues.keys() - waiting.freed
+        flying = (batch.ids for batch, (of, _) in self._flying.items() if of is lane)
+        orphans.difference_update(ids_in(self._lanes.ids(lane)), *flying)
         if orphans:
-            lane.freed = lane.freed | orphans
-            self._with_freed[lane.lane] = lane
+            waiting.freed |= orphans
+            self._with_freed[lane] = None
 
-    def _take_freed(self, lane: _OpenLane) -> tuple[list[SyncMessage], list[int]]:
+    def _take_freed(self, lane: OpenLane, waiting: _Waiting) -> _Rest:
         """Take the waiting messages of free objects, at most a full batch."""
         freed: list[tuple[int, SyncMessage]] = []
-        while lane.freed and len(freed) < self._batch_size:
-            external_id = lane.freed.pop()
-            queue = lane.waiting[external_id]
+        while waiting.freed and len(freed) < self._batch_size:
+            external_id = waiting.freed.pop()
+            queue = waiting.queues[external_id]
             while queue and len(freed) < self._batch_size:
                 freed.append(queue.popleft())
             if not queue:
-                del lane.waiting[external_id]
+                del waiting.queues[external_id]
+        if not waiting.queues:
+            lane.waiting = None
         for _, message in freed:
             self._count_waiting(message, -1)
         freed.sort(key=lambda entry: entry[0])
-        return [message for _, message in freed], [origin for origin, _ in freed]
+        origins, messages = [origin for origin, _ in freed], [message for _, message in freed]
+        return _Rest(*lane.name, messages, origins, has_turn=True)
+
+    def _open_of(self, lane: OpenLane) -> list[SyncMessage]:
+        """The messages that are encoded in a lane."""
+        return Batch(lane.name, None, (), self._lanes.body(lane)).messages
+
+    def _forget_if_idle(self, lane: OpenLane) -> None:
+        """An input may have very many lanes, and most of them rest."""
+        waiting = _waiting_in(lane)
+        if waiting is not None and not waiting.queues:
+            lane.waiting = None
+            self._with_freed.pop(lane, None)
+        if lane.is_idle:
+            self._lanes.forget(lane)
 
     def _count_waiting(self, message: SyncMessage, count: int) -> None:
         self.waiting_count += count
-        self.held_bytes += count * (_size_of(message) + WAITING_OVERHEAD_BYTES)
+        self._waiting_bytes += count * (_size_of(message) + WAITING_OVERHEAD_BYTES)
 
 
-def _body_of(lane: _OpenLane) -> bytes:
-    if lane.alone is not None:
-        return encode_messages(lane.lane, [lane.alone])
-    return join_pieces(lane.head, lane.pieces)
+def _name_lane(store_id: str, object_type: ObjectType) -> tuple[Lane, bytes]:
+    """What a lane is called, and what its bodies have before the messages."""
+    lane = Lane(store_id, object_type)
+    return lane, body_head(lane)
 
 
-def _open_of(lane: _OpenLane) -> list[SyncMessage]:
-    """The messages that are encoded in a lane."""
-    return Batch(lane.lane, None, lane.origins, _body_of(lane)).messages
+def _by_lane(messages: list[SyncMessage], origins: Sequence[int]) -> list[_Rest]:
+    """Part messages by their lanes, in the order in which these come; the names leave them."""
+    by_type: dict[object, dict[object, _Rest]] = {}
+    rests: list[_Rest] = []
+    unset = UNSET
+    for message, origin in zip(messages, origins, strict=True):
+        try:
+            rest = by_type[message.object_type][message.store_id]
+        except KeyError:
+            object_type, store_id = message.object_type, message.store_id
+            if object_type is unset or not isinstance(store_id, str):
+                raise TypeError("a message must have a store and a type to join a lane") from None
+            rest = by_type.setdefault(object_type, {})[store_id] = _Rest(store_id, object_type)
+            rests.append(rest)
+        message.store_id = unset
+        message.object_type = unset
+        rest.messages.append(message)
+        rest.origins.append(origin)
+    return rests
+
+
+def _waiting_in(lane: OpenLane) -> _Waiting | None:
+    return lane.waiting  # type: ignore[return-value]
 
 
 def _own(message: SyncMessage) -> SyncMessage:

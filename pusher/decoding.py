@@ -25,7 +25,7 @@ from pusher.errors import UsageError
 from pusher.model import (
     EMPTY_MAP,
     Chunk,
-    Group,
+    Groups,
     ObjectType,
     Problem,
     Rejection,
@@ -118,7 +118,7 @@ class Decoded:
 
     messages: list[SyncMessage]
     indexes: Iterable[int]
-    groups: Sequence[Group] = ()
+    groups: Groups | None = None
     rejections: list[Rejection] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     is_dated: bool = False

@@ -283,7 +283,7 @@ class Intake:
             return
         self._ledger.admit(chunk, time.monotonic())
         decoded = self._decoder.decode(chunk, int(time.time() * 1000))
-        if decoded.groups:
+        if decoded.groups is not None:
             selected = selection.select_groups(decoded.groups)
         else:
             selected = selection.select(decoded.messages, decoded.indexes)
@@ -306,7 +306,7 @@ class Intake:
             self._committer.withdraw({chunk.number: count} if count else {})
             return
         now_s = time.monotonic()
-        if selected.groups:
+        if selected.groups is not None:
             added = self._batcher.add_groups(selected.groups, chunk, now_s)
         else:
             added = self._batcher.add(selected.messages, selected.indexes, chunk, now_s)

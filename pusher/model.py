@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 __all__ = [
     "ASSOCIATION_ORDER",
     "EMPTY_MAP",
+    "ID_SEPARATOR",
     "OBJECT_TYPES",
     "Action",
     "Answer",
@@ -23,6 +24,7 @@ __all__ = [
     "Delivery",
     "Failure",
     "Group",
+    "Groups",
     "Halt",
     "HaltKind",
     "Lane",
@@ -43,8 +45,8 @@ __all__ = [
     "Verdict",
     "chunk_counts",
     "ids_in",
+    "ids_text_of",
     "origin_of",
-    "piece_of_ids",
     "place_of",
 ]
 
@@ -215,13 +217,37 @@ class Group(Protocol):
         at_least_one: bool,  # noqa: FBT001 - all by position, which is fastest
         /,
     ) -> tuple[bytes, str, list[int]] | None:
-        """Take the next messages out: as `encode_piece` and `piece_of_ids` give them, and origins.
+        """Take the next messages out: as `encode_piece` and `ids_text_of` give them, and origins.
 
         Args:
             most: so many of them.
             most_bytes: of the piece; None is returned where not even one fits.
             at_least_one: whatever its size.
         """
+        ...
+
+    def drop(self) -> int:
+        """Forget what is left; say how many messages that was."""
+        ...
+
+
+class Groups(Protocol):
+    """All messages of a chunk, by lane, as the scanner finds them."""
+
+    def __len__(self) -> int:
+        """How many lanes there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Group:
+        """One of them."""
+        ...
+
+    def first(self) -> Group:
+        """The first one that messages are left in."""
+        ...
+
+    def left(self) -> int:
+        """How many messages are left."""
         ...
 
     def drop(self) -> int:
@@ -264,11 +290,11 @@ class Batch:
         origins: `origins[i]` says where `messages[i]` came from (see `origin_of`).
         body: the request; empty where it is not encoded yet.
         whole: the batch that this is a part of.
-        id_pieces: the external ids of its messages, as `Batch.ids` reads them; of a whole batch
+        ids_text: the external ids of its messages, as `ids_text_of` gives them; of a whole batch
             whose order is kept.
     """
 
-    __slots__ = ("_ids", "_messages", "body", "id_pieces", "lane", "open_count", "origins", "whole")
+    __slots__ = ("_ids", "_messages", "body", "ids_text", "lane", "open_count", "origins", "whole")
 
     def __init__(
         self,
@@ -278,14 +304,14 @@ class Batch:
         body: bytes = b"",
         whole: Batch | None = None,
         *,
-        id_pieces: list[str] | None = None,
+        ids_text: str = "",
     ) -> None:
         self.lane = lane
         self._messages = messages
         self.origins = origins
         self.body = body
         self.whole = whole
-        self.id_pieces = id_pieces or []
+        self.ids_text = ids_text
         self._ids: list[str] | None = None
         self.open_count = len(origins)
         """How many messages of a whole batch are not settled."""
@@ -300,16 +326,16 @@ class Batch:
     def ids(self) -> list[str]:
         """The external ids of its messages, in their order; none for a part of a batch."""
         if self._ids is None:
-            self._ids = ids_in(self.id_pieces)
+            self._ids = ids_in(self.ids_text)
         return self._ids
 
     def names_any(self, ids: Collection[str]) -> bool:
         """Some of its messages may be of one of these objects. A part does not know, so it may."""
-        if not self.id_pieces:
+        if not self.ids_text:
             return True
         if len(ids) > _SEARCHED_MAX:
             return not set(ids).isdisjoint(self.ids)
-        text = ID_SEPARATOR.join(("", *self.id_pieces, ""))
+        text = f"{ID_SEPARATOR}{self.ids_text}{ID_SEPARATOR}"
         return any(f"{ID_SEPARATOR}{one}{ID_SEPARATOR}" in text for one in ids)
 
     @property
@@ -352,14 +378,14 @@ class Batch:
         )
 
 
-def piece_of_ids(messages: list[SyncMessage]) -> str:
+def ids_text_of(messages: list[SyncMessage]) -> str:
     """The ids of messages in one string: it is let go of faster than each of them."""
     return ID_SEPARATOR.join([message.external_object_id for message in messages])  # type: ignore[misc]
 
 
-def ids_in(pieces: list[str]) -> list[str]:
-    """The ids in some pieces."""
-    return ID_SEPARATOR.join(pieces).split(ID_SEPARATOR) if pieces else []
+def ids_in(text: str) -> list[str]:
+    """The ids in such a string."""
+    return text.split(ID_SEPARATOR) if text else []
 
 
 def chunk_counts(origins: Sequence[int]) -> Iterator[tuple[int, int]]:

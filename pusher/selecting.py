@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass, field
 
-from pusher.model import OBJECT_TYPES, Group, SyncMessage
+from pusher.model import OBJECT_TYPES, Group, Groups, SyncMessage
 
 __all__ = ["Selected", "Selection"]
 
@@ -24,14 +24,14 @@ class Selected:
 
     messages: list[SyncMessage]
     indexes: Iterable[int]
-    groups: Sequence[Group] = ()
+    groups: Groups | None = None
     skipped: Counter[str] = field(default_factory=Counter)
     is_whole: bool = True
 
     @property
     def count(self) -> int:
         """How many messages are to be sent."""
-        return len(self.messages) + sum(map(len, self.groups))
+        return len(self.messages) if self.groups is None else self.groups.left()
 
 
 class Selection:
@@ -71,21 +71,16 @@ class Selection:
         """The limit is reached."""
         return self._left is not None and self._left <= 0
 
-    def select_groups(self, groups: Sequence[Group]) -> Selected:
+    def select_groups(self, groups: Groups) -> Selected:
         """Choose among the lanes of a chunk, where no rule is about single messages."""
-        if not self._has_rules:
-            return Selected([], (), groups)
-        kept: list[Group] = []
         skipped: Counter[str] = Counter()
-        for group in groups:
+        for index in range(len(groups)) if self._has_rules else ():
+            group = groups[index]
             if group.object_type not in self._pass_types:
-                continue
-            reason = self._why_lane(group)
-            if reason is None:
-                kept.append(group)
-            else:
-                skipped[reason] += len(group)
-        return Selected([], (), kept, skipped)
+                group.drop()
+            elif (reason := self._why_lane(group)) is not None:
+                skipped[reason] += group.drop()
+        return Selected([], (), groups, skipped)
 
     def select(self, messages: list[SyncMessage], indexes: Iterable[int]) -> Selected:
         """Choose among the messages of a chunk."""

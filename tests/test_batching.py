@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import Raw
 
+from pusher import batching
 from pusher.batching import Batcher
-from pusher.decoding import HAS_SCANNER, Decoder
+from pusher.decoding import Decoder
 from pusher.model import Batch, Chunk, Lane, ObjectType, SyncMessage, chunk_counts, place_of
+from pusher.open_lanes import OpenLanes as PlainLanes
 from pusher.protocol import encode_messages
 
 DEAL_LANE = Lane("s", "DEAL")
@@ -50,7 +53,8 @@ def feeding(
     if not as_groups:
         return batcher.add(messages, range(len(messages)), chunk, now_s)
     groups = Decoder(takes_groups=True).decode(chunk, 0).groups
-    assert sum(map(len, groups)) == len(messages)
+    assert groups is not None
+    assert groups.left() == len(messages)
     return batcher.add_groups(groups, chunk, now_s)
 
 
@@ -63,15 +67,22 @@ Add = Callable[..., list[Batch]]
 
 @pytest.fixture(
     params=[
-        pytest.param((False,), id="messages"),
-        pytest.param((True,), id="groups", marks=needs_scanner),
-        pytest.param((False, True), id="messages-then-groups", marks=needs_scanner),
-        pytest.param((True, False), id="groups-then-messages", marks=needs_scanner),
+        pytest.param(((False,), PlainLanes), id="messages-in-plain-lanes"),
+        pytest.param(((False,), batching.OpenLanes), id="messages", marks=needs_scanner),
+        pytest.param(((True,), batching.OpenLanes), id="groups", marks=needs_scanner),
+        pytest.param(
+            ((False, True), batching.OpenLanes), id="messages-then-groups", marks=needs_scanner
+        ),
+        pytest.param(
+            ((True, False), batching.OpenLanes), id="groups-then-messages", marks=needs_scanner
+        ),
     ]
 )
-def add(request: pytest.FixtureRequest) -> Add:
+def add(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Add:
     """Gives a batcher one chunk after the other, in the one way or the other, or by turns."""
-    ways = itertools.cycle(request.param)
+    ways, lanes = request.param
+    monkeypatch.setattr(batching, "OpenLanes", lanes)
+    ways = itertools.cycle(ways)
 
     def add(
         batcher: Batcher, messages: list[SyncMessage], *, number: int = 1, now_s: float = 0.0
@@ -260,9 +271,9 @@ def test_a_body_has_at_most_so_many_bytes_to_the_byte(add: Add) -> None:
             for batch, after in itertools.pairwise(batches):
                 (first,) = after.part(0, 1).messages
                 more = len(encode_messages(batch.lane, [*batch.messages, first]))
-                assert more >= limit_bytes  # One byte is kept for a comma.
-        assert sizes(batches_within(size_bytes + 1, chunk)) == [12]
-        assert sizes(batches_within(size_bytes, chunk)) == [11, 1]
+                assert more > limit_bytes
+        assert sizes(batches_within(size_bytes, chunk)) == [12]
+        assert sizes(batches_within(size_bytes - 1, chunk)) == [11, 1]
 
 
 @pytest.mark.parametrize("before", [0, 1])
@@ -489,18 +500,20 @@ def test_what_is_held_of_some_chunks_is_found_open_or_waiting(add: Add) -> None:
 class BatchingMachine(RuleBasedStateMachine):
     """Whatever comes in goes out once, in order per object, in batches within the limits."""
 
+    lanes: Callable[..., object] = batching.OpenLanes
     keep_order = True
     keeps_messages = False
 
     @initialize(batch_size=st.integers(1, 5), batch_bytes=st.sampled_from([300, 900, 4 << 20]))
     def begin(self, batch_size: int, batch_bytes: int) -> None:
         self.batch_size, self.batch_bytes = batch_size, batch_bytes
-        self.batcher = Batcher(
-            batch_size=batch_size,
-            batch_bytes=batch_bytes,
-            keep_order=self.keep_order,
-            keeps_messages=self.keeps_messages,
-        )
+        with patch.object(batching, "OpenLanes", self.lanes):
+            self.batcher = Batcher(
+                batch_size=batch_size,
+                batch_bytes=batch_bytes,
+                keep_order=self.keep_order,
+                keeps_messages=self.keeps_messages,
+            )
         self.now_s = 0.0
         self.chunk_number = 0
         self.message_number = 0
@@ -518,7 +531,7 @@ class BatchingMachine(RuleBasedStateMachine):
             max_size=12,
         ),
         gap=st.sampled_from([1, 1, 3]),
-        as_groups=st.booleans() if HAS_SCANNER else st.just(False),
+        as_groups=st.booleans(),
         data=st.data(),
     )
     def add(
@@ -540,9 +553,9 @@ class BatchingMachine(RuleBasedStateMachine):
             self.origin_of_message[self.message_number] = (self.chunk_number, place * gap)
         self.came_count += len(messages)
         chunk = chunk_of(messages, self.chunk_number)
-        if as_groups and gap == 1:
+        if as_groups and gap == 1 and self.lanes is not PlainLanes:
             groups = Decoder(takes_groups=True).decode(chunk, 0).groups
-            assert bool(groups) == bool(messages)
+            assert groups is not None
             adding = self.batcher.add_groups(groups, chunk, self.now_s)
         else:
             adding = self.batcher.add(messages, indexes, chunk, self.now_s)
@@ -633,9 +646,11 @@ class BatchingMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        open_count = sum(lane.count for lane in getattr(self.batcher, "_open", {}).values())
         assert self.batcher.waiting_count >= 0
-        assert self.came_count == self.sent_count + self.batcher.waiting_count + open_count
+        held_count = self.came_count - self.sent_count
+        assert held_count >= self.batcher.waiting_count
+        assert (held_count > self.batcher.waiting_count) == (self.batcher.open_lane_count > 0)
+        assert bool(self.batcher.held_bytes) == bool(held_count)
         if not self.in_flight and not self.batcher.has_turns:
             assert self.batcher.waiting_count == 0
         sent = {number for sent in self.sent.values() for number in sent}
@@ -676,14 +691,28 @@ class UnorderedBatchingMachine(BatchingMachine):
     keeps_messages = True
 
 
+class PlainBatchingMachine(BatchingMachine):
+    lanes = PlainLanes
+
+
+class PlainUnorderedBatchingMachine(UnorderedBatchingMachine):
+    lanes = PlainLanes
+
+
 BatchingMachine.TestCase.settings = settings(
     deadline=None, max_examples=200, stateful_step_count=40
 )
 UnorderedBatchingMachine.TestCase.settings = settings(
     deadline=None, max_examples=50, stateful_step_count=30
 )
+PlainBatchingMachine.TestCase.settings = settings(
+    deadline=None, max_examples=100, stateful_step_count=40
+)
+PlainUnorderedBatchingMachine.TestCase.settings = UnorderedBatchingMachine.TestCase.settings
 TestAnySequenceInOrder = BatchingMachine.TestCase
 TestAnySequenceWithoutOrder = UnorderedBatchingMachine.TestCase
+TestAnySequenceInOrderInPlainLanes = PlainBatchingMachine.TestCase
+TestAnySequenceWithoutOrderInPlainLanes = PlainUnorderedBatchingMachine.TestCase
 
 
 chunks_or_events = st.lists(
@@ -722,7 +751,6 @@ def test_groups_become_the_same_batches_as_their_messages(
             found = [(one.lane, one.body, list(one.origins), one.ids) for one in batches]
             yield (
                 sorted(found, key=lambda one: one[0].store_id),  # Lanes leave in another order.
-                batcher.held_bytes,
                 batcher.lane_count,
                 batcher.open_lane_count,
                 batcher.oldest_opened_at_s,

@@ -28,7 +28,7 @@ from proof.scanning import (
 )
 
 from pusher.decoding import HAS_SCANNER, Decoded, Decoder
-from pusher.model import OBJECT_TYPES, Group, piece_of_ids
+from pusher.model import OBJECT_TYPES, Group, ids_text_of
 from pusher.protocol import decode_piece
 
 if HAS_SCANNER:
@@ -807,7 +807,7 @@ def test_code_that_runs_while_messages_are_taken_may_take_some_as_well() -> None
         gc.set_threshold(*thresholds)
     gc.collect()
     for piece, ids, origins in parts:
-        assert piece_of_ids(decode_piece(piece)) == ids
+        assert ids_text_of(decode_piece(piece)) == ids
         assert ids.split("\xff") == [
             "x" * ((origin - FIRST_ORIGIN) % 7 * 13 + 1) for origin in origins
         ]

@@ -25,7 +25,7 @@ import orjson
 from msgspec import UNSET
 
 from pusher.decoding import Decoder
-from pusher.model import OBJECT_TYPES, Chunk, Group, ObjectType, SyncMessage, piece_of_ids
+from pusher.model import OBJECT_TYPES, Chunk, Group, ObjectType, SyncMessage, ids_text_of
 from pusher.protocol import encode_piece
 
 __all__ = [
@@ -132,7 +132,7 @@ def _compare_group(
         piece, ids, origins = taken
         messages = [message for message, _ in part]
         assert piece == bytes(encode_piece(messages)), data
-        assert ids == piece_of_ids(messages), data
+        assert ids == ids_text_of(messages), data
         assert origins == [origin for _, origin in part], data
     assert len(group) == 0, data
     assert group.take(ALL, ALL, True) is None, data

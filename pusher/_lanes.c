@@ -1,0 +1,907 @@
+/* Open lanes: the bodies that messages grow into, and which objects are in flight.
+
+   As in open_lanes.py, which is used where this was not compiled; tests hold the two against each
+   other. What comes from the scanner is copied once: from the chunk into the body of its lane. With
+   many lanes each message meets memory that nothing has touched for long, so that of several lanes
+   is asked for at once, ahead of its use. */
+
+#include "_scanner.h"
+
+#define BODY_END "]}"
+#define BODY_END_LENGTH 2
+#define AT_ONCE 32       /* So many lanes are asked for at once. */
+#define QUICKLY_S 0.1    /* A lane that was filled so quickly gets a body of full size at once. */
+#define KEPT_LENGTH 64   /* Room for so much of what is known of messages, when a lane opens. */
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PREFETCH(address) __builtin_prefetch((address), 1)
+#else
+#define PREFETCH(address) ((void)(address))
+#endif
+
+/* What one lane holds. Of each open message, `kept` has its origin and, where order is kept, the
+   hash of its id, the length of its id, and the id. */
+typedef struct OpenLane {
+    PyObject_VAR_HEAD /* The size is that of the store, in UTF-8. */
+    uint32_t hash;
+    int32_t type;
+    uint32_t count; /* Open messages. */
+    uint32_t flying;
+    PyObject *text;       /* Bytes that become the body; NULL where nothing is open. */
+    Py_ssize_t text_used; /* Without the end. */
+    char *kept;
+    uint32_t kept_used, kept_room;
+    PyObject *waiting; /* What Python knows of messages that wait; mostly NULL. */
+    double opened_at_s;
+    struct OpenLane *older, *newer; /* Lanes with open messages. */
+    Py_ssize_t expected;            /* What a body of it takes, if it fills quickly; 0: not known. */
+    PyObject *name, *head;
+    uint64_t number;
+    char store[];
+} OpenLane;
+
+typedef struct {
+    uint32_t hash;
+    OpenLane *lane; /* NULL: empty. */
+} Slot;
+
+/* An object in flight, by the hash of its id and its lane; no key is 0. */
+typedef struct {
+    uint64_t key;
+    uint32_t count;
+} Flying;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *name_lane; /* Called with a store and a type: (name, head of its bodies). */
+    Py_ssize_t batch_size, batch_bytes;
+    int keeps_order;
+    Slot *slots;
+    uint32_t slot_count, lane_count; /* The first is a power of 2. */
+    OpenLane *oldest, *newest;
+    Py_ssize_t open_count;
+    Py_ssize_t held_bytes;
+    Flying *flying;
+    uint32_t flying_room, flying_count; /* The first is a power of 2, or 0. */
+    uint64_t next_number;
+} OpenLanes;
+
+static State *state_of(OpenLanes *self) { return PyType_GetModuleState(Py_TYPE(self)); }
+
+/* Hashes of ids. They need not tell all ids apart: who has the same is looked at again. */
+
+static uint64_t stirred(uint64_t value) {
+    value *= 0x9e3779b97f4a7c15u;
+    return value ^ value >> 32;
+}
+
+static uint64_t hash_of_id(const char *id, size_t length) {
+    uint64_t hash = stirred(length + 1), word;
+    for (; length >= 8; id += 8, length -= 8) {
+        memcpy(&word, id, 8);
+        hash = stirred(hash ^ word);
+    }
+    word = 0;
+    memcpy(&word, id, length);
+    return stirred(hash ^ word);
+}
+
+static uint64_t key_of(uint64_t hash, const OpenLane *lane) {
+    uint64_t key = hash ^ stirred(lane->number);
+    return key ? key : 1;
+}
+
+/* Objects in flight. */
+
+static uint32_t place_of_key(const OpenLanes *self, uint64_t key) {
+    uint32_t mask = self->flying_room - 1, place = (uint32_t)key & mask;
+    while (self->flying[place].key && self->flying[place].key != key) place = (place + 1) & mask;
+    return place;
+}
+
+/* Make room for more; -1 when there is no memory. */
+static int reserve_flying(OpenLanes *self, uint32_t more) {
+    uint32_t room = self->flying_room ? self->flying_room : 1024;
+    while (room < ((uint64_t)self->flying_count + more) * 2) room *= 2;
+    if (room == self->flying_room) return 0;
+    Flying *old = self->flying, *larger = PyMem_RawCalloc(room, sizeof(Flying));
+    if (larger == NULL) return -1;
+    uint32_t old_room = self->flying_room;
+    self->flying = larger;
+    self->flying_room = room;
+    for (uint32_t i = 0; i < old_room; i++)
+        if (old[i].key) larger[place_of_key(self, old[i].key)] = old[i];
+    PyMem_RawFree(old);
+    return 0;
+}
+
+static void take_off(OpenLanes *self, uint64_t key) {
+    uint32_t mask = self->flying_room - 1, hole = place_of_key(self, key);
+    if (!self->flying[hole].key || --self->flying[hole].count) return;
+    self->flying_count--;
+    /* Those that come after it move up, so that no search ends too early. */
+    for (uint32_t place = (hole + 1) & mask; self->flying[place].key; place = (place + 1) & mask) {
+        uint32_t home = (uint32_t)self->flying[place].key & mask;
+        if (((place - home) & mask) >= ((place - hole) & mask)) {
+            self->flying[hole] = self->flying[place];
+            hole = place;
+        }
+    }
+    self->flying[hole].key = 0;
+}
+
+/* What is kept of messages. */
+
+static int reserve_kept(OpenLanes *self, OpenLane *lane, size_t more) {
+    size_t wanted = lane->kept_used + more;
+    if (wanted <= lane->kept_room) return 0;
+    wanted += wanted / 2 > KEPT_LENGTH ? wanted / 2 : KEPT_LENGTH;
+    char *larger = wanted <= UINT32_MAX ? PyMem_RawRealloc(lane->kept, wanted) : NULL;
+    if (larger == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->held_bytes += (Py_ssize_t)(wanted - lane->kept_room);
+    lane->kept = larger;
+    lane->kept_room = (uint32_t)wanted;
+    return 0;
+}
+
+static size_t kept_length(const OpenLanes *self, size_t ids_length) {
+    return self->keeps_order ? sizeof(int64_t) + sizeof(uint64_t) + 1 + ids_length : sizeof(int64_t);
+}
+
+static void keep(OpenLanes *self, OpenLane *lane, int64_t origin, const char *id, size_t length) {
+    char *to = put(lane->kept + lane->kept_used, (const char *)&origin, sizeof origin);
+    if (self->keeps_order) {
+        uint64_t hash = hash_of_id(id, length);
+        to = put(to, (const char *)&hash, sizeof hash);
+        *to++ = (char)length;
+        to = put(to, id, (Py_ssize_t)length);
+    }
+    lane->kept_used = (uint32_t)(to - lane->kept);
+}
+
+typedef struct {
+    int64_t origin;
+    uint64_t hash;
+    const char *id;
+    size_t id_length;
+} Kept;
+
+static const char *read_kept(const OpenLanes *self, const char *from, Kept *kept) {
+    *kept = (Kept){0};
+    memcpy(&kept->origin, from, sizeof kept->origin);
+    from += sizeof kept->origin;
+    if (self->keeps_order) {
+        memcpy(&kept->hash, from, sizeof kept->hash);
+        from += sizeof kept->hash;
+        kept->id_length = (unsigned char)*from++;
+        kept->id = from;
+        from += kept->id_length;
+    }
+    return from;
+}
+
+/* The table of lanes. */
+
+static int is_named(const OpenLane *lane, const char *store, Py_ssize_t length, int type) {
+    return lane->type == type && Py_SIZE(lane) == length &&
+           memcmp(lane->store, store, (size_t)length) == 0;
+}
+
+/* Where a lane is, or would be. */
+static uint32_t slot_of(const OpenLanes *self, uint32_t hash, const char *store, Py_ssize_t length,
+                        int type) {
+    uint32_t mask = self->slot_count - 1, slot = hash & mask;
+    for (; self->slots[slot].lane; slot = (slot + 1) & mask)
+        if (self->slots[slot].hash == hash && is_named(self->slots[slot].lane, store, length, type))
+            break;
+    return slot;
+}
+
+static int reserve_slot(OpenLanes *self) {
+    if ((uint64_t)(self->lane_count + 1) * 2 <= self->slot_count) return 0;
+    uint32_t count = self->slot_count ? self->slot_count * 2 : 64;
+    Slot *slots = PyMem_RawCalloc(count, sizeof(Slot));
+    if (slots == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint32_t i = 0; i < self->slot_count; i++) {
+        if (!self->slots[i].lane) continue;
+        uint32_t slot = self->slots[i].hash & (count - 1);
+        while (slots[slot].lane) slot = (slot + 1) & (count - 1);
+        slots[slot] = self->slots[i];
+    }
+    PyMem_RawFree(self->slots);
+    self->slots = slots;
+    self->slot_count = count;
+    return 0;
+}
+
+static OpenLane *new_lane(OpenLanes *self, uint32_t hash, const char *store, Py_ssize_t length,
+                          int type) {
+    State *state = state_of(self);
+    PyObject *text = PyUnicode_DecodeUTF8(store, length, "strict");
+    if (text == NULL) return NULL;
+    PyObject *name = NULL, *head = NULL;
+    PyObject *arguments[] = {text, state->type_names[type]};
+    PyObject *named = PyObject_Vectorcall(self->name_lane, arguments, 2, NULL);
+    Py_DECREF(text);
+    if (named == NULL) return NULL;
+    if (!PyTuple_Check(named) || !PyArg_ParseTuple(named, "OS", &name, &head)) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a name and a head are expected");
+        Py_DECREF(named);
+        return NULL;
+    }
+    OpenLane *lane = PyObject_NewVar(OpenLane, state->lane_type, length);
+    if (lane != NULL) {
+        memset((char *)lane + sizeof(PyVarObject), 0, sizeof(OpenLane) - sizeof(PyVarObject));
+        lane->hash = hash;
+        lane->type = type;
+        lane->name = Py_NewRef(name);
+        lane->head = Py_NewRef(head);
+        lane->number = self->next_number++;
+        put(lane->store, store, length);
+    }
+    Py_DECREF(named);
+    return lane;
+}
+
+/* The lane of a store and a type, new if need be; borrowed. NULL with an exception. */
+static OpenLane *lane_of(OpenLanes *self, uint32_t hash, const char *store, Py_ssize_t length,
+                         int type) {
+    if (self->slot_count) {
+        uint32_t slot = slot_of(self, hash, store, length, type);
+        if (self->slots[slot].lane) return self->slots[slot].lane;
+    }
+    OpenLane *lane = new_lane(self, hash, store, length, type);
+    if (lane == NULL || reserve_slot(self) < 0) {
+        Py_XDECREF(lane);
+        return NULL;
+    }
+    uint32_t slot = slot_of(self, hash, store, length, type);
+    self->slots[slot] = (Slot){hash, lane};
+    self->lane_count++;
+    return lane;
+}
+
+static void forget_slot(OpenLanes *self, uint32_t hole) {
+    uint32_t mask = self->slot_count - 1;
+    for (uint32_t slot = (hole + 1) & mask; self->slots[slot].lane; slot = (slot + 1) & mask) {
+        if (((slot - self->slots[slot].hash) & mask) >= ((slot - hole) & mask)) {
+            self->slots[hole] = self->slots[slot];
+            hole = slot;
+        }
+    }
+    self->slots[hole].lane = NULL;
+    self->lane_count--;
+}
+
+/* Bodies. */
+
+static Py_ssize_t body_length(const OpenLane *lane) {
+    return (lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head)) + BODY_END_LENGTH;
+}
+
+static void open_lane(OpenLanes *self, OpenLane *lane, double now_s) {
+    lane->opened_at_s = now_s;
+    lane->older = self->newest;
+    lane->newer = NULL;
+    if (self->newest) self->newest->newer = lane;
+    else self->oldest = lane;
+    self->newest = lane;
+    self->open_count++;
+}
+
+/* Nothing is open in it any more. Its text is the caller's. */
+static void empty_lane(OpenLanes *self, OpenLane *lane) {
+    if (lane->count) {
+        if (lane->older) lane->older->newer = lane->newer;
+        else self->oldest = lane->newer;
+        if (lane->newer) lane->newer->older = lane->older;
+        else self->newest = lane->older;
+        lane->older = lane->newer = NULL;
+        self->open_count--;
+    }
+    if (lane->text) self->held_bytes -= PyBytes_GET_SIZE(lane->text);
+    self->held_bytes -= lane->kept_room;
+    PyMem_RawFree(lane->kept);
+    lane->text = NULL;
+    lane->text_used = 0;
+    lane->kept = NULL;
+    lane->kept_used = lane->kept_room = 0;
+    lane->count = 0;
+}
+
+/* Make room for messages in a body; -1 with an exception. */
+static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more, Py_ssize_t count) {
+    Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
+    Py_ssize_t wanted = used + more + BODY_END_LENGTH;
+    if (lane->text && wanted <= PyBytes_GET_SIZE(lane->text)) return 0;
+    /* Half as much again, but not more than a full batch takes if its messages are alike. */
+    count += lane->count;
+    Py_ssize_t left = wanted / count * (self->batch_size - count);
+    wanted += left < wanted / 2 ? left : wanted / 2;
+    if (wanted < lane->expected) wanted = lane->expected;
+    PyObject *text = PyBytes_FromStringAndSize(NULL, wanted);
+    if (text == NULL) return -1;
+    PyObject *from = lane->text ? lane->text : lane->head;
+    memcpy(PyBytes_AS_STRING(text), PyBytes_AS_STRING(from), (size_t)used);
+    self->held_bytes += wanted - (lane->text ? PyBytes_GET_SIZE(lane->text) : 0);
+    Py_XDECREF(lane->text);
+    lane->text = text;
+    lane->text_used = used;
+    return 0;
+}
+
+/* Move what fits of a group into the body of its lane; how many messages that was, or -1. */
+static Py_ssize_t move(OpenLanes *self, OpenLane *lane, Groups *groups, Found *found, double now_s) {
+    Share share = share_of(groups, found, self->batch_size - lane->count,
+                           self->batch_bytes - body_length(lane) - (lane->count > 0), !lane->count);
+    if (share.count == 0) return 0;
+    size_t kept = (size_t)share.count * kept_length(self, 0) + (size_t)share.ids_size;
+    if (reserve_text(self, lane, share.size + 1, share.count) < 0 ||
+        reserve_kept(self, lane, kept) < 0)
+        return -1;
+    const char *data = PyBytes_AS_STRING(groups->data);
+    char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
+    int is_first = !lane->count;
+    for (uint32_t index = found->head; index != share.stop; index = groups->records[index].next) {
+        const Record *one = &groups->records[index];
+        if (!is_first) *to++ = ',';
+        is_first = 0;
+        to = put_message(to, one, groups);
+        keep(self, lane, groups->first_origin + index, data + one->id, one->id_length);
+    }
+    lane->text_used = to - PyBytes_AS_STRING(lane->text);
+    if (!lane->count) open_lane(self, lane, now_s);
+    lane->count += (uint32_t)share.count;
+    if ((Py_ssize_t)lane->count == self->batch_size) {
+        Py_ssize_t size = body_length(lane);
+        lane->expected = now_s - lane->opened_at_s < QUICKLY_S ? size + size / 16 : 0;
+    }
+    found->head = share.stop;
+    found->count -= (uint32_t)share.count;
+    return share.count;
+}
+
+static int is_full(const OpenLanes *self, const OpenLane *lane) {
+    return (Py_ssize_t)lane->count >= self->batch_size || body_length(lane) >= self->batch_bytes;
+}
+
+/* Ask for the memory that the next groups need. */
+static void ask_ahead(const OpenLanes *self, const Groups *groups, uint32_t start, uint32_t stop) {
+    uint32_t mask = self->slot_count - 1;
+    const OpenLane *lanes[AT_ONCE];
+    if (!self->slot_count) return;
+    for (uint32_t i = start; i < stop; i++) PREFETCH(&self->slots[groups->found[i].hash & mask]);
+    for (uint32_t i = start; i < stop; i++) {
+        uint32_t hash = groups->found[i].hash, slot = hash & mask;
+        while (self->slots[slot].lane && self->slots[slot].hash != hash) slot = (slot + 1) & mask;
+        const OpenLane *lane = lanes[i - start] = self->slots[slot].lane;
+        if (lane) {
+            PREFETCH((const char *)lane);
+            PREFETCH((const char *)lane + 64);
+            PREFETCH((const char *)lane + 128);
+        }
+    }
+    for (uint32_t i = start; i < stop; i++) {
+        const OpenLane *lane = lanes[i - start];
+        if (!lane || !lane->text) continue;
+        const char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
+        for (int line = 0; line < 4; line++) PREFETCH(to + 64 * line);
+        PREFETCH(lane->kept + lane->kept_used);
+    }
+}
+
+PyDoc_STRVAR(add_doc,
+"add(groups, now_s)\n--\n\n"
+"Take messages out of groups, until a lane has to be looked at, which is returned: it is full, or\n"
+"the next message does not fit, or messages wait there. None: all are taken.");
+
+static PyObject *lanes_add(OpenLanes *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 2 || !Py_IS_TYPE(args[0], state_of(self)->groups_type)) {
+        PyErr_SetString(PyExc_TypeError, "add() takes groups and a time");
+        return NULL;
+    }
+    Groups *groups = (Groups *)args[0];
+    double now_s = PyFloat_AsDouble(args[1]);
+    if (now_s == -1.0 && PyErr_Occurred()) return NULL;
+    uint32_t asked = groups->next;
+    for (; groups->next < groups->found_count; groups->next++) {
+        if (groups->next >= asked) {
+            uint32_t left = groups->found_count - asked;
+            uint32_t stop = asked + (left < AT_ONCE ? left : AT_ONCE);
+            ask_ahead(self, groups, asked, stop);
+            asked = stop;
+        }
+        Found *found = &groups->found[groups->next];
+        if (!found->count) continue;
+        OpenLane *lane = lane_of(self, found->hash, found->store, found->store_length, found->type);
+        if (lane == NULL) return NULL;
+        if (lane->waiting) return Py_NewRef(lane);
+        while (found->count) {
+            Py_ssize_t moved = move(self, lane, groups, found, now_s);
+            if (moved < 0) return NULL;
+            if (moved == 0 || is_full(self, lane)) return Py_NewRef(lane);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* Python's side. */
+
+static OpenLane *as_lane(OpenLanes *self, PyObject *one) {
+    if (Py_IS_TYPE(one, state_of(self)->lane_type)) return (OpenLane *)one;
+    PyErr_SetString(PyExc_TypeError, "this is no open lane");
+    return NULL;
+}
+
+PyDoc_STRVAR(lane_doc, "lane(store_id, object_type)\n--\n\nThe lane of a store and a type.");
+
+static PyObject *lanes_lane(OpenLanes *self, PyObject *const *args, Py_ssize_t nargs) {
+    const char *store, *name;
+    Py_ssize_t length, name_length;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "lane() takes 2 arguments");
+        return NULL;
+    }
+    if ((store = PyUnicode_AsUTF8AndSize(args[0], &length)) == NULL ||
+        (name = PyUnicode_AsUTF8AndSize(args[1], &name_length)) == NULL)
+        return NULL;
+    int type = type_named(name, name_length);
+    if (type < 0) {
+        PyErr_SetString(PyExc_ValueError, "this is no object type");
+        return NULL;
+    }
+    uint32_t hash = hash_of_lane(store, length, type);
+    return Py_XNewRef((PyObject *)lane_of(self, hash, store, length, type));
+}
+
+/* Keep the ids and origins of messages; -1 with an exception, and nothing is changed. */
+static int keep_all(OpenLanes *self, OpenLane *lane, PyObject *ids, PyObject *origins) {
+    Py_ssize_t count = PyList_GET_SIZE(origins), ids_length = PyUnicode_GET_LENGTH(ids);
+    if (PyUnicode_KIND(ids) != PyUnicode_1BYTE_KIND) {
+        PyErr_SetString(PyExc_ValueError, "an id is not ASCII");
+        return -1;
+    }
+    if (reserve_kept(self, lane, (size_t)count * kept_length(self, 0) + (size_t)ids_length) < 0)
+        return -1;
+    const char *id = (const char *)PyUnicode_1BYTE_DATA(ids), *end = id + ids_length;
+    uint32_t used_before = lane->kept_used;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const char *stop = id;
+        while (self->keeps_order && stop < end && (unsigned char)*stop != ID_SEPARATOR) stop++;
+        long long origin = PyLong_AsLongLong(PyList_GET_ITEM(origins, i));
+        if (origin == -1 && PyErr_Occurred()) goto failed;
+        if (stop - id > ID_MAX || (self->keeps_order && (stop < end) != (i + 1 < count))) {
+            PyErr_SetString(PyExc_ValueError, "there are not as many ids as origins");
+            goto failed;
+        }
+        keep(self, lane, origin, id, (size_t)(stop - id));
+        id = stop + (stop < end);
+    }
+    return 0;
+
+failed:
+    lane->kept_used = used_before;
+    return -1;
+}
+
+PyDoc_STRVAR(extend_doc,
+"extend(lane, piece, ids, origins, now_s)\n--\n\n"
+"Add messages to what is open in a lane: a piece of a body, and as `piece_of_ids` gives their ids.");
+
+static PyObject *lanes_extend(OpenLanes *self, PyObject *args) {
+    PyObject *one, *ids, *origins, *result = NULL;
+    Py_buffer piece;
+    OpenLane *lane;
+    double now_s;
+    if (!PyArg_ParseTuple(args, "Oy*UO!d", &one, &piece, &ids, &PyList_Type, &origins, &now_s))
+        return NULL;
+    Py_ssize_t count = PyList_GET_SIZE(origins);
+    if ((lane = as_lane(self, one)) == NULL) goto done;
+    if (count > 0) {
+        if (reserve_text(self, lane, piece.len + 1, count) < 0 ||
+            keep_all(self, lane, ids, origins) < 0)
+            goto done;
+        char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
+        if (lane->count) *to++ = ',';
+        lane->text_used = put(to, piece.buf, piece.len) - PyBytes_AS_STRING(lane->text);
+        if (!lane->count) open_lane(self, lane, now_s);
+        lane->count += (uint32_t)count;
+    }
+    result = Py_NewRef(Py_None);
+done:
+    PyBuffer_Release(&piece);
+    return result;
+}
+
+PyDoc_STRVAR(put_doc,
+"put(lane, body, ids, origins, now_s)\n--\n\n"
+"Let a whole body be what is open in a lane where nothing is; it is not copied.");
+
+static PyObject *lanes_put(OpenLanes *self, PyObject *args) {
+    PyObject *one, *body, *ids, *origins;
+    OpenLane *lane;
+    double now_s;
+    if (!PyArg_ParseTuple(args, "OSUO!d", &one, &body, &ids, &PyList_Type, &origins, &now_s) ||
+        (lane = as_lane(self, one)) == NULL)
+        return NULL;
+    if (lane->count || PyList_GET_SIZE(origins) == 0 ||
+        PyBytes_GET_SIZE(body) < PyBytes_GET_SIZE(lane->head) + BODY_END_LENGTH) {
+        PyErr_SetString(PyExc_ValueError, "a body is put where nothing is open");
+        return NULL;
+    }
+    if (keep_all(self, lane, ids, origins) < 0) return NULL;
+    if (lane->text) self->held_bytes -= PyBytes_GET_SIZE(lane->text);
+    Py_XSETREF(lane->text, Py_NewRef(body));
+    self->held_bytes += PyBytes_GET_SIZE(body);
+    lane->text_used = PyBytes_GET_SIZE(body) - BODY_END_LENGTH;
+    open_lane(self, lane, now_s);
+    lane->count = (uint32_t)PyList_GET_SIZE(origins);
+    Py_RETURN_NONE;
+}
+
+static PyObject *origins_of(const OpenLanes *self, const OpenLane *lane) {
+    PyObject *origins = PyList_New(lane->count);
+    if (origins == NULL) return NULL;
+    const char *from = lane->kept;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        Kept kept;
+        from = read_kept(self, from, &kept);
+        PyObject *origin = PyLong_FromLongLong(kept.origin);
+        if (origin == NULL) {
+            Py_DECREF(origins);
+            return NULL;
+        }
+        PyList_SET_ITEM(origins, i, origin);
+    }
+    return origins;
+}
+
+static PyObject *ids_of(const OpenLanes *self, const OpenLane *lane) {
+    if (!self->keeps_order || !lane->count) return PyUnicode_New(0, 0);
+    Py_ssize_t ids_size = lane->kept_used - (Py_ssize_t)(lane->count * (kept_length(self, 0) - 1)) - 1;
+    PyObject *ids = PyUnicode_New(ids_size, lane->count == 1 ? 0x7f : ID_SEPARATOR);
+    if (ids == NULL) return NULL;
+    char *to = (char *)PyUnicode_DATA(ids);
+    const char *from = lane->kept;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        Kept kept;
+        from = read_kept(self, from, &kept);
+        if (i) *to++ = (char)ID_SEPARATOR;
+        to = put(to, kept.id, (Py_ssize_t)kept.id_length);
+    }
+    return ids;
+}
+
+/* What `land` needs: the objects of a batch, as keys. They are in flight from now on. */
+static PyObject *let_fly(OpenLanes *self, OpenLane *lane) {
+    if (!self->keeps_order) return PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *marks = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(lane->count * sizeof(uint64_t)));
+    if (marks == NULL) return NULL;
+    if (reserve_flying(self, lane->count) < 0) {
+        Py_DECREF(marks);
+        return PyErr_NoMemory();
+    }
+    char *to = PyBytes_AS_STRING(marks);
+    const char *from = lane->kept;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        Kept kept;
+        from = read_kept(self, from, &kept);
+        uint64_t key = key_of(kept.hash, lane);
+        Flying *one = &self->flying[place_of_key(self, key)];
+        if (!one->key) self->flying_count++;
+        *one = (Flying){key, one->count + 1};
+        to = put(to, (const char *)&key, sizeof key);
+    }
+    lane->flying++;
+    return marks;
+}
+
+PyDoc_STRVAR(take_doc,
+"take(lane)\n--\n\n"
+"Take out what is open in a lane: (body, ids, origins, marks). Where order is kept, these objects\n"
+"are in flight until `land` is called with the marks.");
+
+static PyObject *lanes_take(OpenLanes *self, PyObject *one) {
+    OpenLane *lane = as_lane(self, one);
+    if (lane == NULL || !lane->count) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "nothing is open");
+        return NULL;
+    }
+    PyObject *ids = ids_of(self, lane), *origins = origins_of(self, lane), *marks = NULL;
+    PyObject *taken = PyTuple_New(4);
+    if (ids == NULL || origins == NULL || taken == NULL || (marks = let_fly(self, lane)) == NULL) {
+        Py_XDECREF(ids);
+        Py_XDECREF(origins);
+        Py_XDECREF(taken);
+        return NULL;
+    }
+    PyObject *body = lane->text;
+    Py_ssize_t size = body_length(lane);
+    if ((Py_ssize_t)lane->count < self->batch_size) lane->expected = 0;
+    empty_lane(self, lane);
+    PyTuple_SET_ITEM(taken, 1, ids);
+    PyTuple_SET_ITEM(taken, 2, origins);
+    PyTuple_SET_ITEM(taken, 3, marks);
+    if (Py_REFCNT(body) == 1) { /* It was not put here as a whole. */
+        put(PyBytes_AS_STRING(body) + size - BODY_END_LENGTH, BODY_END, BODY_END_LENGTH);
+        if (PyBytes_GET_SIZE(body) != size && _PyBytes_Resize(&body, size) < 0) {
+            Py_DECREF(taken);
+            return NULL;
+        }
+    }
+    PyTuple_SET_ITEM(taken, 0, body);
+    return taken;
+}
+
+PyDoc_STRVAR(body_doc, "body(lane)\n--\n\nThe body of what is open in a lane.");
+
+static PyObject *lanes_body(OpenLanes *self, PyObject *one) {
+    OpenLane *lane = as_lane(self, one);
+    if (lane == NULL) return NULL;
+    PyObject *from = lane->text ? lane->text : lane->head;
+    Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
+    PyObject *body = PyBytes_FromStringAndSize(NULL, used + BODY_END_LENGTH);
+    if (body == NULL) return NULL;
+    char *to = put(PyBytes_AS_STRING(body), PyBytes_AS_STRING(from), used);
+    put(to, BODY_END, BODY_END_LENGTH);
+    return body;
+}
+
+static PyObject *lanes_origins(OpenLanes *self, PyObject *one) {
+    OpenLane *lane = as_lane(self, one);
+    return lane ? origins_of(self, lane) : NULL;
+}
+
+static PyObject *lanes_ids(OpenLanes *self, PyObject *one) {
+    OpenLane *lane = as_lane(self, one);
+    return lane ? ids_of(self, lane) : NULL;
+}
+
+PyDoc_STRVAR(meets_doc,
+"meets_flying(lane)\n--\n\n"
+"Whether an object of what is open in a lane may be in flight; false means that none is.");
+
+static PyObject *lanes_meets_flying(OpenLanes *self, PyObject *one) {
+    OpenLane *lane = as_lane(self, one);
+    if (lane == NULL) return NULL;
+    if (!lane->flying || !self->keeps_order) Py_RETURN_FALSE;
+    const char *from = lane->kept;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        Kept kept;
+        from = read_kept(self, from, &kept);
+        if (self->flying[place_of_key(self, key_of(kept.hash, lane))].key) Py_RETURN_TRUE;
+    }
+    Py_RETURN_FALSE;
+}
+
+static PyObject *lanes_clear(OpenLanes *self, PyObject *one) {
+    OpenLane *lane = as_lane(self, one);
+    if (lane == NULL) return NULL;
+    PyObject *text = lane->text;
+    empty_lane(self, lane);
+    Py_XDECREF(text);
+    Py_RETURN_NONE;
+}
+
+static int is_idle(const OpenLane *lane) { return !lane->count && !lane->flying && !lane->waiting; }
+
+PyDoc_STRVAR(land_doc,
+"land(lane, marks)\n--\n\nThe objects of a batch that `take` gave are in flight no more.");
+
+static PyObject *lanes_land(OpenLanes *self, PyObject *const *args, Py_ssize_t nargs) {
+    OpenLane *lane;
+    if (nargs != 2 || (lane = as_lane(self, args[0])) == NULL || !PyBytes_CheckExact(args[1]) ||
+        !lane->flying) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "no such batch is in flight");
+        return NULL;
+    }
+    const char *from = PyBytes_AS_STRING(args[1]), *end = from + PyBytes_GET_SIZE(args[1]);
+    for (; end - from >= (Py_ssize_t)sizeof(uint64_t); from += sizeof(uint64_t)) {
+        uint64_t key;
+        memcpy(&key, from, sizeof key);
+        take_off(self, key);
+    }
+    lane->flying--;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(forget_doc, "forget(lane)\n--\n\nForget a lane that holds nothing.");
+
+static PyObject *lanes_forget(OpenLanes *self, PyObject *one) {
+    OpenLane *lane = as_lane(self, one);
+    if (lane == NULL) return NULL;
+    uint32_t slot = 0;
+    if (self->slot_count)
+        slot = slot_of(self, lane->hash, lane->store, Py_SIZE(lane), lane->type);
+    if (!is_idle(lane) || !self->slot_count || self->slots[slot].lane != lane) {
+        PyErr_SetString(PyExc_ValueError, "only a known lane that holds nothing is forgotten");
+        return NULL;
+    }
+    PyObject *text = lane->text;
+    empty_lane(self, lane); /* There may be room that nothing is in. */
+    Py_XDECREF(text);
+    forget_slot(self, slot);
+    Py_DECREF(lane);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lanes_all(OpenLanes *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *all = PyList_New(0);
+    for (uint32_t i = 0; all != NULL && i < self->slot_count; i++)
+        if (self->slots[i].lane && PyList_Append(all, (PyObject *)self->slots[i].lane) < 0)
+            Py_CLEAR(all);
+    return all;
+}
+
+static PyObject *lanes_open(OpenLanes *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *open = PyList_New(0);
+    for (OpenLane *lane = self->oldest; open != NULL && lane; lane = lane->newer)
+        if (PyList_Append(open, (PyObject *)lane) < 0) Py_CLEAR(open);
+    return open;
+}
+
+static PyObject *lanes_oldest(OpenLanes *self, void *Py_UNUSED(closure)) {
+    return self->oldest ? Py_NewRef(self->oldest) : Py_NewRef(Py_None);
+}
+
+static PyObject *lanes_lane_count(OpenLanes *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLong(self->lane_count);
+}
+
+static PyObject *lanes_open_count(OpenLanes *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromSsize_t(self->open_count);
+}
+
+static PyObject *lanes_held_bytes(OpenLanes *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromSsize_t(self->held_bytes);
+}
+
+static PyObject *lanes_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"name_lane", "batch_size", "batch_bytes", "keeps_order", NULL};
+    PyObject *name_lane;
+    Py_ssize_t batch_size, batch_bytes;
+    int keeps_order;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Onnp", names, &name_lane, &batch_size,
+                                     &batch_bytes, &keeps_order))
+        return NULL;
+    if (batch_size < 1 || batch_size > INT32_MAX || batch_bytes < 1) {
+        PyErr_SetString(PyExc_ValueError, "a batch has a message at least");
+        return NULL;
+    }
+    OpenLanes *self = (OpenLanes *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+    self->name_lane = Py_NewRef(name_lane);
+    self->batch_size = batch_size;
+    self->batch_bytes = batch_bytes;
+    self->keeps_order = keeps_order;
+    return (PyObject *)self;
+}
+
+static void lanes_dealloc(OpenLanes *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    for (uint32_t i = 0; i < self->slot_count; i++) Py_XDECREF(self->slots[i].lane);
+    PyMem_RawFree(self->slots);
+    PyMem_RawFree(self->flying);
+    Py_XDECREF(self->name_lane);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static void lane_dealloc(OpenLane *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyMem_RawFree(self->kept);
+    Py_XDECREF(self->text);
+    Py_XDECREF(self->waiting);
+    Py_XDECREF(self->name);
+    Py_XDECREF(self->head);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *lane_repr(OpenLane *self) {
+    return PyUnicode_FromFormat("<OpenLane %R, %u open, %u in flight>", self->name, self->count,
+                                self->flying);
+}
+
+static PyObject *lane_name(OpenLane *self, void *Py_UNUSED(closure)) { return Py_NewRef(self->name); }
+static PyObject *lane_count(OpenLane *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLong(self->count);
+}
+static PyObject *lane_flying(OpenLane *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLong(self->flying);
+}
+static PyObject *lane_body_bytes(OpenLane *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromSsize_t(body_length(self));
+}
+static PyObject *lane_opened_at(OpenLane *self, void *Py_UNUSED(closure)) {
+    return PyFloat_FromDouble(self->opened_at_s);
+}
+static PyObject *lane_is_idle(OpenLane *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(is_idle(self));
+}
+static PyObject *lane_waiting(OpenLane *self, void *Py_UNUSED(closure)) {
+    return self->waiting ? Py_NewRef(self->waiting) : Py_NewRef(Py_None);
+}
+static int lane_set_waiting(OpenLane *self, PyObject *value, void *Py_UNUSED(closure)) {
+    Py_XSETREF(self->waiting, value == NULL || value == Py_None ? NULL : Py_NewRef(value));
+    return 0;
+}
+
+static PyMethodDef lanes_methods[] = {
+    {"add", (PyCFunction)(void (*)(void))lanes_add, METH_FASTCALL, add_doc},
+    {"lane", (PyCFunction)(void (*)(void))lanes_lane, METH_FASTCALL, lane_doc},
+    {"extend", (PyCFunction)lanes_extend, METH_VARARGS, extend_doc},
+    {"put", (PyCFunction)lanes_put, METH_VARARGS, put_doc},
+    {"take", (PyCFunction)lanes_take, METH_O, take_doc},
+    {"body", (PyCFunction)lanes_body, METH_O, body_doc},
+    {"origins", (PyCFunction)lanes_origins, METH_O,
+     "origins(lane)\n--\n\nThe origins of what is open in a lane."},
+    {"ids", (PyCFunction)lanes_ids, METH_O,
+     "ids(lane)\n--\n\nThe ids of what is open in a lane, in one string; none where no order is kept."},
+    {"meets_flying", (PyCFunction)lanes_meets_flying, METH_O, meets_doc},
+    {"clear", (PyCFunction)lanes_clear, METH_O,
+     "clear(lane)\n--\n\nForget what is open in a lane."},
+    {"land", (PyCFunction)(void (*)(void))lanes_land, METH_FASTCALL, land_doc},
+    {"forget", (PyCFunction)lanes_forget, METH_O, forget_doc},
+    {"all", (PyCFunction)lanes_all, METH_NOARGS, "all()\n--\n\nAll lanes."},
+    {"open", (PyCFunction)lanes_open, METH_NOARGS,
+     "open()\n--\n\nThe lanes with open messages, oldest first."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef lanes_fields[] = {
+    {"oldest", (getter)lanes_oldest, NULL, "The lane that has been open longest, or None.", NULL},
+    {"lane_count", (getter)lanes_lane_count, NULL, "Lanes that are known.", NULL},
+    {"open_count", (getter)lanes_open_count, NULL, "Lanes with open messages.", NULL},
+    {"held_bytes", (getter)lanes_held_bytes, NULL, "What their bodies take.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot lanes_slots[] = {
+    {Py_tp_new, lanes_new},
+    {Py_tp_dealloc, lanes_dealloc},
+    {Py_tp_methods, lanes_methods},
+    {Py_tp_getset, lanes_fields},
+    {Py_tp_doc, "The lanes of a run, and the bodies that are open in them."},
+    {0, NULL},
+};
+
+PyType_Spec lanes_spec = {
+    .name = "pusher._scanner.OpenLanes",
+    .basicsize = sizeof(OpenLanes),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = lanes_slots,
+};
+
+static PyGetSetDef lane_fields[] = {
+    {"name", (getter)lane_name, NULL, "Its name.", NULL},
+    {"count", (getter)lane_count, NULL, "How many messages are open.", NULL},
+    {"flying", (getter)lane_flying, NULL, "How many batches of it are in flight.", NULL},
+    {"body_bytes", (getter)lane_body_bytes, NULL, "What a body of what is open takes.", NULL},
+    {"opened_at_s", (getter)lane_opened_at, NULL, "When the first of them came.", NULL},
+    {"is_idle", (getter)lane_is_idle, NULL, "Nothing is held that a new one would not have.", NULL},
+    {"waiting", (getter)lane_waiting, (setter)lane_set_waiting, "What waits, or None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot lane_slots[] = {
+    {Py_tp_dealloc, lane_dealloc},
+    {Py_tp_repr, lane_repr},
+    {Py_tp_getset, lane_fields},
+    {Py_tp_doc, "What one lane holds."},
+    {0, NULL},
+};
+
+PyType_Spec lane_spec = {
+    .name = "pusher._scanner.OpenLane",
+    .basicsize = sizeof(OpenLane),
+    .itemsize = 1,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = lane_slots,
+};
