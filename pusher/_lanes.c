@@ -1,6 +1,6 @@
 /* Open lanes: the bodies that messages grow into, and which objects are in flight.
 
-   As in open_lanes.py, which is used where this was not compiled; tests hold the two against each
+   As in plain.py, which is used where this was not compiled; tests hold the two against each
    other. What comes from the scanner is copied once: from the chunk into the body of its lane. With
    many lanes each message meets memory that nothing has touched for long, so that of several lanes
    is asked for at once, ahead of its use. */
@@ -11,7 +11,9 @@
 #define BODY_END_LENGTH 2
 #define AT_ONCE 32       /* So many lanes are asked for at once. */
 #define QUICKLY_S 0.1    /* A lane that was filled so quickly gets a body of full size at once. */
-#define KEPT_LENGTH 64   /* Room for so much of what is known of messages, when a lane opens. */
+#define LEAST_ROOM 64
+#define LARGE (1 << 20)
+#define AROUND_BYTES 64  /* More than a bytes object, and the allocator, take besides the bytes. */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PREFETCH(address) __builtin_prefetch((address), 1)
@@ -24,9 +26,11 @@
 typedef struct OpenLane {
     PyObject_VAR_HEAD /* The size is that of the store, in UTF-8. */
     uint32_t hash;
-    int32_t type;
-    uint32_t count; /* Open messages. */
-    uint32_t flying;
+    int16_t type;
+    int16_t is_whole; /* The text is a body already, and somebody else's. */
+    uint32_t count;     /* Open messages. */
+    uint32_t flying;    /* Batches. */
+    PyObject *unlisted; /* Marks of the last one of them, where they are in no table yet; or NULL. */
     PyObject *text;       /* Bytes that become the body; NULL where nothing is open. */
     Py_ssize_t text_used; /* Without the end. */
     char *kept;
@@ -65,6 +69,14 @@ typedef struct {
     uint32_t flying_room, flying_count; /* The first is a power of 2, or 0. */
     uint64_t next_number;
 } OpenLanes;
+
+/* Sizes of memory are powers of 2, and those and a half: what one lane lets go of fits another. */
+static size_t rounded(size_t size) {
+    size_t room = LEAST_ROOM;
+    if (size > LARGE) return size + size / 8;
+    while (room < size) room *= 2;
+    return room / 4 * 3 >= size && room > LEAST_ROOM ? room / 4 * 3 : room;
+}
 
 static State *state_of(OpenLanes *self) { return PyType_GetModuleState(Py_TYPE(self)); }
 
@@ -130,12 +142,33 @@ static void take_off(OpenLanes *self, uint64_t key) {
     self->flying[hole].key = 0;
 }
 
+/* Put what is in flight of a lane into the table, all of it; -1 with an exception. Most batches are
+   back before anybody asks. */
+static int list_flying(OpenLanes *self, OpenLane *lane) {
+    if (!lane->unlisted) return 0;
+    const char *from = PyBytes_AS_STRING(lane->unlisted);
+    Py_ssize_t count = PyBytes_GET_SIZE(lane->unlisted) / (Py_ssize_t)sizeof(uint64_t);
+    if (reserve_flying(self, (uint32_t)count) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (; count > 0; count--, from += sizeof(uint64_t)) {
+        uint64_t key;
+        memcpy(&key, from, sizeof key);
+        Flying *one = &self->flying[place_of_key(self, key)];
+        if (!one->key) self->flying_count++;
+        *one = (Flying){key, one->count + 1};
+    }
+    Py_CLEAR(lane->unlisted);
+    return 0;
+}
+
 /* What is kept of messages. */
 
 static int reserve_kept(OpenLanes *self, OpenLane *lane, size_t more) {
     size_t wanted = lane->kept_used + more;
     if (wanted <= lane->kept_room) return 0;
-    wanted += wanted / 2 > KEPT_LENGTH ? wanted / 2 : KEPT_LENGTH;
+    wanted = rounded(wanted);
     char *larger = wanted <= UINT32_MAX ? PyMem_RawRealloc(lane->kept, wanted) : NULL;
     if (larger == NULL) {
         PyErr_NoMemory();
@@ -239,7 +272,7 @@ static OpenLane *new_lane(OpenLanes *self, uint32_t hash, const char *store, Py_
     if (lane != NULL) {
         memset((char *)lane + sizeof(PyVarObject), 0, sizeof(OpenLane) - sizeof(PyVarObject));
         lane->hash = hash;
-        lane->type = type;
+        lane->type = (int16_t)type;
         lane->name = Py_NewRef(name);
         lane->head = Py_NewRef(head);
         lane->number = self->next_number++;
@@ -315,16 +348,13 @@ static void empty_lane(OpenLanes *self, OpenLane *lane) {
     lane->count = 0;
 }
 
-/* Make room for messages in a body; -1 with an exception. */
-static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more, Py_ssize_t count) {
+/* Make room in a body; -1 with an exception. */
+static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more) {
     Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
     Py_ssize_t wanted = used + more + BODY_END_LENGTH;
     if (lane->text && wanted <= PyBytes_GET_SIZE(lane->text)) return 0;
-    /* Half as much again, but not more than a full batch takes if its messages are alike. */
-    count += lane->count;
-    Py_ssize_t left = wanted / count * (self->batch_size - count);
-    wanted += left < wanted / 2 ? left : wanted / 2;
     if (wanted < lane->expected) wanted = lane->expected;
+    wanted = (Py_ssize_t)rounded((size_t)wanted + AROUND_BYTES) - AROUND_BYTES;
     PyObject *text = PyBytes_FromStringAndSize(NULL, wanted);
     if (text == NULL) return -1;
     PyObject *from = lane->text ? lane->text : lane->head;
@@ -333,6 +363,7 @@ static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more, Py_ssi
     Py_XDECREF(lane->text);
     lane->text = text;
     lane->text_used = used;
+    lane->is_whole = 0;
     return 0;
 }
 
@@ -342,7 +373,7 @@ static Py_ssize_t move(OpenLanes *self, OpenLane *lane, Groups *groups, Found *f
                            self->batch_bytes - body_length(lane) - (lane->count > 0), !lane->count);
     if (share.count == 0) return 0;
     size_t kept = (size_t)share.count * kept_length(self, 0) + (size_t)share.ids_size;
-    if (reserve_text(self, lane, share.size + 1, share.count) < 0 ||
+    if (reserve_text(self, lane, share.size + 1) < 0 ||
         reserve_kept(self, lane, kept) < 0)
         return -1;
     const char *data = PyBytes_AS_STRING(groups->data);
@@ -504,7 +535,7 @@ static PyObject *lanes_extend(OpenLanes *self, PyObject *args) {
     Py_ssize_t count = PyList_GET_SIZE(origins);
     if ((lane = as_lane(self, one)) == NULL) goto done;
     if (count > 0) {
-        if (reserve_text(self, lane, piece.len + 1, count) < 0 ||
+        if (reserve_text(self, lane, piece.len + 1) < 0 ||
             keep_all(self, lane, ids, origins) < 0)
             goto done;
         char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
@@ -540,6 +571,7 @@ static PyObject *lanes_put(OpenLanes *self, PyObject *args) {
     Py_XSETREF(lane->text, Py_NewRef(body));
     self->held_bytes += PyBytes_GET_SIZE(body);
     lane->text_used = PyBytes_GET_SIZE(body) - BODY_END_LENGTH;
+    lane->is_whole = 1;
     open_lane(self, lane, now_s);
     lane->count = (uint32_t)PyList_GET_SIZE(origins);
     Py_RETURN_NONE;
@@ -578,27 +610,19 @@ static PyObject *ids_of(const OpenLanes *self, const OpenLane *lane) {
     return ids;
 }
 
-/* What `land` needs: the objects of a batch, as keys. They are in flight from now on. */
-static PyObject *let_fly(OpenLanes *self, OpenLane *lane) {
-    if (!self->keeps_order) return PyBytes_FromStringAndSize(NULL, 0);
-    PyObject *marks = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(lane->count * sizeof(uint64_t)));
+/* The objects of a batch, as keys. */
+static PyObject *marks_of(OpenLanes *self, OpenLane *lane) {
+    Py_ssize_t count = self->keeps_order ? (Py_ssize_t)lane->count : 0;
+    PyObject *marks = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint64_t));
     if (marks == NULL) return NULL;
-    if (reserve_flying(self, lane->count) < 0) {
-        Py_DECREF(marks);
-        return PyErr_NoMemory();
-    }
     char *to = PyBytes_AS_STRING(marks);
     const char *from = lane->kept;
-    for (uint32_t i = 0; i < lane->count; i++) {
+    for (Py_ssize_t i = 0; i < count; i++) {
         Kept kept;
         from = read_kept(self, from, &kept);
         uint64_t key = key_of(kept.hash, lane);
-        Flying *one = &self->flying[place_of_key(self, key)];
-        if (!one->key) self->flying_count++;
-        *one = (Flying){key, one->count + 1};
         to = put(to, (const char *)&key, sizeof key);
     }
-    lane->flying++;
     return marks;
 }
 
@@ -615,11 +639,16 @@ static PyObject *lanes_take(OpenLanes *self, PyObject *one) {
     }
     PyObject *ids = ids_of(self, lane), *origins = origins_of(self, lane), *marks = NULL;
     PyObject *taken = PyTuple_New(4);
-    if (ids == NULL || origins == NULL || taken == NULL || (marks = let_fly(self, lane)) == NULL) {
+    if (ids == NULL || origins == NULL || taken == NULL || list_flying(self, lane) < 0 ||
+        (marks = marks_of(self, lane)) == NULL) {
         Py_XDECREF(ids);
         Py_XDECREF(origins);
         Py_XDECREF(taken);
         return NULL;
+    }
+    if (self->keeps_order) {
+        lane->unlisted = Py_NewRef(marks);
+        lane->flying++;
     }
     PyObject *body = lane->text;
     Py_ssize_t size = body_length(lane);
@@ -628,12 +657,11 @@ static PyObject *lanes_take(OpenLanes *self, PyObject *one) {
     PyTuple_SET_ITEM(taken, 1, ids);
     PyTuple_SET_ITEM(taken, 2, origins);
     PyTuple_SET_ITEM(taken, 3, marks);
-    if (Py_REFCNT(body) == 1) { /* It was not put here as a whole. */
-        put(PyBytes_AS_STRING(body) + size - BODY_END_LENGTH, BODY_END, BODY_END_LENGTH);
-        if (PyBytes_GET_SIZE(body) != size && _PyBytes_Resize(&body, size) < 0) {
-            Py_DECREF(taken);
-            return NULL;
-        }
+    if (!lane->is_whole) {
+        char *end = PyBytes_AS_STRING(body) + size;
+        put(end - BODY_END_LENGTH, BODY_END, BODY_END_LENGTH);
+        *end = 0;
+        Py_SET_SIZE(body, size); /* The room that is left goes with it. */
     }
     PyTuple_SET_ITEM(taken, 0, body);
     return taken;
@@ -670,7 +698,8 @@ PyDoc_STRVAR(meets_doc,
 static PyObject *lanes_meets_flying(OpenLanes *self, PyObject *one) {
     OpenLane *lane = as_lane(self, one);
     if (lane == NULL) return NULL;
-    if (!lane->flying || !self->keeps_order) Py_RETURN_FALSE;
+    if (!lane->flying || !lane->count) Py_RETURN_FALSE;
+    if (list_flying(self, lane) < 0) return NULL;
     const char *from = lane->kept;
     for (uint32_t i = 0; i < lane->count; i++) {
         Kept kept;
@@ -701,13 +730,17 @@ static PyObject *lanes_land(OpenLanes *self, PyObject *const *args, Py_ssize_t n
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "no such batch is in flight");
         return NULL;
     }
+    lane->flying--;
+    if (args[1] == lane->unlisted) {
+        Py_CLEAR(lane->unlisted);
+        Py_RETURN_NONE;
+    }
     const char *from = PyBytes_AS_STRING(args[1]), *end = from + PyBytes_GET_SIZE(args[1]);
-    for (; end - from >= (Py_ssize_t)sizeof(uint64_t); from += sizeof(uint64_t)) {
+    for (; self->flying_room && end - from >= (Py_ssize_t)sizeof(uint64_t); from += sizeof(uint64_t)) {
         uint64_t key;
         memcpy(&key, from, sizeof key);
         take_off(self, key);
     }
-    lane->flying--;
     Py_RETURN_NONE;
 }
 
@@ -797,6 +830,7 @@ static void lane_dealloc(OpenLane *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyMem_RawFree(self->kept);
     Py_XDECREF(self->text);
+    Py_XDECREF(self->unlisted);
     Py_XDECREF(self->waiting);
     Py_XDECREF(self->name);
     Py_XDECREF(self->head);

@@ -11,6 +11,7 @@
 #include "_scanner.h"
 
 #define DEPTH_MAX 63
+#define INDEX_BITS 20 /* Of an origin; above them is the number of its chunk. */
 #define INTEGER_DIGITS_MAX 18
 #define DATA_MAX (1 << 28) /* So no size below overflows, even one of 32 bits. */
 
@@ -802,7 +803,49 @@ static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_
     return result;
 }
 
+PyDoc_STRVAR(take_off_doc,
+"take_off(counts, first_chunk, origins)\n--\n\n"
+"Subtract messages from the counts of their chunks, those from first_chunk on: the numbers of the\n"
+"chunks whose counts have become 0.");
+
+static PyObject *scanner_take_off(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *given, *emptied = NULL;
+    Py_buffer buffer;
+    long long first;
+    if (!PyArg_ParseTuple(args, "w*LO", &buffer, &first, &given)) return NULL;
+    PyObject *origins = PySequence_Fast(given, "origins are a sequence");
+    if (origins == NULL || (emptied = PyList_New(0)) == NULL) goto failed;
+    int64_t *counts = buffer.buf;
+    Py_ssize_t length = buffer.len / (Py_ssize_t)sizeof(int64_t);
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(origins); i++) {
+        long long origin = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(origins, i));
+        if (origin == -1 && PyErr_Occurred()) goto failed;
+        long long number = origin >> INDEX_BITS, place = number - first;
+        if (place < 0 || place >= length || counts[place] == 0) {
+            PyErr_Format(PyExc_AssertionError, "chunk %lld was settled more often than it was read",
+                         number);
+            goto failed;
+        }
+        if (--counts[place] == 0) {
+            PyObject *item = PyLong_FromLongLong(number);
+            int is_added = item != NULL && PyList_Append(emptied, item) == 0;
+            Py_XDECREF(item);
+            if (!is_added) goto failed;
+        }
+    }
+    Py_DECREF(origins);
+    PyBuffer_Release(&buffer);
+    return emptied;
+
+failed:
+    Py_XDECREF(origins);
+    Py_XDECREF(emptied);
+    PyBuffer_Release(&buffer);
+    return NULL;
+}
+
 static PyMethodDef scanner_methods[] = {
+    {"take_off", scanner_take_off, METH_VARARGS, take_off_doc},
     {"scan", (PyCFunction)(void (*)(void))scanner_scan, METH_FASTCALL, scan_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -822,7 +865,8 @@ static int scanner_exec(PyObject *module) {
         (state->lane_type = add_type(module, &lane_spec)) == NULL ||
         (state->lanes_type = add_type(module, &lanes_spec)) == NULL)
         return -1;
-    PyObject *names = Py_BuildValue("[sssss]", "Group", "Groups", "OpenLane", "OpenLanes", "scan");
+    PyObject *names = Py_BuildValue("[ssssss]", "Group", "Groups", "OpenLane", "OpenLanes", "scan",
+                                    "take_off");
     int failed = PyModule_AddObjectRef(module, "__all__", names);
     Py_XDECREF(names);
     return failed;

@@ -1,10 +1,11 @@
 """Cuts a chunk of lines into request bodies, by lane. Compiled from `_scanner.c` and `_lanes.c`."""  # noqa: PYI021
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 
 from pusher.model import Lane, ObjectType
 
-__all__ = ["Group", "Groups", "OpenLane", "OpenLanes", "scan"]
+__all__ = ["Group", "Groups", "OpenLane", "OpenLanes", "scan", "take_off"]
 
 class Group:
     @property
@@ -24,6 +25,7 @@ class Group:
 class Groups:
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Group: ...
+    def __iter__(self) -> Iterator[Group]: ...
     def first(self) -> Group: ...
     def left(self) -> int: ...
     def drop(self) -> int: ...
@@ -36,6 +38,7 @@ def scan(
     filled_ms: int,
     /,
 ) -> tuple[Groups, int, int, int, bool] | None: ...
+def take_off(counts: array[int], first_chunk: int, origins: Sequence[int], /) -> list[int]: ...
 
 class OpenLane:
     waiting: object | None
@@ -73,7 +76,13 @@ class OpenLanes:
     def all(self) -> list[OpenLane]: ...
     def open(self) -> list[OpenLane]: ...
     def extend(
-        self, lane: OpenLane, piece: bytes | memoryview, ids: str, origins: list[int], now_s: float, /
+        self,
+        lane: OpenLane,
+        piece: bytes | memoryview,
+        ids: str,
+        origins: list[int],
+        now_s: float,
+        /,
     ) -> None: ...
     def put(
         self, lane: OpenLane, body: bytes, ids: str, origins: list[int], now_s: float, /

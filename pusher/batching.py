@@ -33,7 +33,7 @@ from pusher.protocol import body_head, decode_piece, encode_messages, encode_pie
 try:
     from pusher._scanner import OpenLanes
 except ImportError:  # No C compiler was there when pusher was installed.
-    from pusher.open_lanes import OpenLanes  # type: ignore[assignment]
+    from pusher.plain import OpenLanes  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from pusher._scanner import OpenLane
@@ -310,7 +310,7 @@ class Batcher:
         return True
 
     def _decoded(self, groups: Groups, lane: OpenLane) -> _Rest:
-        """The next group, decoded: in a lane where messages wait, each one that comes is looked at."""
+        """The next group, decoded: where messages wait, each one that comes is looked at."""
         taken = groups.first().take(_ANY_SIZE, _ANY_SIZE, True)
         if taken is None:
             raise AssertionError("any size fits")

@@ -242,6 +242,10 @@ class Groups(Protocol):
         """One of them."""
         ...
 
+    def __iter__(self) -> Iterator[Group]:
+        """All of them."""
+        ...
+
     def first(self) -> Group:
         """The first one that messages are left in."""
         ...

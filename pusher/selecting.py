@@ -74,8 +74,7 @@ class Selection:
     def select_groups(self, groups: Groups) -> Selected:
         """Choose among the lanes of a chunk, where no rule is about single messages."""
         skipped: Counter[str] = Counter()
-        for index in range(len(groups)) if self._has_rules else ():
-            group = groups[index]
+        for group in groups if self._has_rules else ():
             if group.object_type not in self._pass_types:
                 group.drop()
             elif (reason := self._why_lane(group)) is not None:

@@ -21,7 +21,6 @@ from pusher.model import (
     Refusal,
     Rejection,
     SyncMessage,
-    chunk_counts,
 )
 from pusher.sampling import Sample
 from pusher.sender import Errand, Outcome
@@ -92,7 +91,7 @@ class Settlement:
     async def reject(self, chunk: Chunk, rejections: list[Rejection]) -> None:
         """Settle lines of a chunk that are no messages; they stay pending when that fails."""
         if rejections and await self._write(rejections):
-            self._ledger.settle([(chunk.number, len(rejections))])
+            self._ledger.settle_lines(chunk.number, len(rejections))
 
     def skip(self, batch: Batch, reason: str) -> None:
         """Settle a batch that is not sent by rule."""
@@ -136,7 +135,7 @@ class Settlement:
         lane = self._tally.lane(batch.lane)
         if isinstance(outcome, Parked):
             lane.parked += len(batch)
-            self._ledger.park(chunk_counts(batch.origins))
+            self._ledger.park(batch.origins)
             self._count_off(batch, len(batch))
             return
         if isinstance(outcome, Delivery):
@@ -172,7 +171,7 @@ class Settlement:
         return True
 
     def _take_off(self, batch: Batch, origins: Sequence[int]) -> None:
-        self._ledger.settle(chunk_counts(origins))
+        self._ledger.settle(origins)
         self._count_off(batch, len(origins))
 
     def _count_off(self, batch: Batch, count: int) -> None:

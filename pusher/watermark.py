@@ -6,12 +6,18 @@ open. Each partition of a live topic has a watermark of its own. No clock, no I/
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from pusher.model import Chunk, Partition, Position, chunk_counts, place_of
+
+try:
+    from pusher._scanner import take_off
+except ImportError:  # No C compiler was there when pusher was installed.
+    from pusher.plain import take_off
 
 __all__ = ["MESSAGE_OVERHEAD_BYTES", "Ledger", "Line", "Oldest"]
 
@@ -19,6 +25,8 @@ _CHUNK_OVERHEAD_BYTES = 1024
 _LINE_OVERHEAD_BYTES = 300
 MESSAGE_OVERHEAD_BYTES = 160
 """Its origin, its id, and what a piece of a body of one message takes besides it; measured."""
+
+_COUNTS_MIN = 4096
 
 _SPARSE_BELOW = 0.25
 """A chunk of which less than this part is open is worth to be taken apart."""
@@ -42,6 +50,7 @@ class Oldest:
 class _Entry:
     """A chunk beyond the watermark. `chunk` is None when nothing points into it any more."""
 
+    number: int
     chunk: Chunk | None
     source: str
     end: Position | None
@@ -51,10 +60,11 @@ class _Entry:
     line: int
     offset: int
     message_count: int = 0
-    open_count: int = 0
     parked_count: int = 0
     is_whole: bool = False
     """It was read to its end."""
+    is_closed: bool = False
+    """None of its messages is open."""
     numbers: Sequence[int] | None = None
     """Where the lines that are not blank are in the source; found when it is asked for."""
     lines: dict[int, Line] = field(default_factory=dict)
@@ -62,7 +72,7 @@ class _Entry:
 
     @property
     def is_done(self) -> bool:
-        return self.is_whole and not self.open_count and not self.parked_count
+        return self.is_whole and self.is_closed and not self.parked_count
 
     @property
     def held_bytes(self) -> int:
@@ -87,6 +97,10 @@ class Ledger:
         self._beyond = 0  # Chunks beyond their watermark.
         self._open: dict[int, _Entry] = {}
         self._next_number = 1
+        # Open messages of the chunks from `_first_number` on, and how many counts are too many.
+        self._counts = array("q")
+        self._first_number = 1
+        self._counts_max = _COUNTS_MIN
         self.pending = 0
         """Messages that were read and are neither delivered nor rejected nor skipped."""
         self.parked = 0
@@ -114,9 +128,11 @@ class Ledger:
             queue = self._queues[chunk.partition] = _Queue(chunk.partition)
         offset = chunk.offsets[0] if chunk.offsets else chunk.offset
         entry = _Entry(
-            chunk, chunk.source, chunk.end, size, read_at_s, queue, chunk.first_line, offset
+            *(chunk.number, chunk, chunk.source, chunk.end),
+            *(size, read_at_s, queue, chunk.first_line, offset),
         )
         self._open[chunk.number] = entry
+        self._counts.append(0)
         queue.entries.append(entry)
         self._beyond += 1
         self.lag_bytes += size
@@ -135,32 +151,29 @@ class Ledger:
         """
         entry = self._open[chunk.number]
         entry.message_count = open_count + skipped
-        entry.open_count = open_count
+        self._counts[chunk.number - self._first_number] = open_count
         entry.is_whole = is_whole
         self.pending += open_count
         if not open_count:
             self._close(chunk.number)
 
-    def settle(self, counts: Iterable[tuple[int, int]]) -> None:
-        """Take off messages that are delivered, rejected or skipped: (chunk number, count)."""
-        for number, count in counts:
-            entry = self._open[number]
-            entry.open_count -= count
-            self.pending -= count
-            if entry.open_count == 0:
-                self._close(number)
-            elif entry.open_count < 0:
-                raise AssertionError(f"chunk {number} was settled more often than it was read")
+    def settle(self, origins: Sequence[int]) -> None:
+        """Take off messages that are delivered, rejected or skipped."""
+        self.pending -= len(origins)
+        for number in take_off(self._counts, self._first_number, origins):
+            self._close(number)
 
-    def park(self, counts: Iterable[tuple[int, int]]) -> None:
-        """Let go of messages that stay pending: (chunk number, count)."""
-        for number, count in counts:
-            entry = self._open[number]
-            entry.open_count -= count
-            entry.parked_count += count
+    def settle_lines(self, chunk_number: int, count: int) -> None:
+        """Take off lines of a chunk that are no messages."""
+        self.pending -= count
+        self._subtract(chunk_number, count)
+
+    def park(self, origins: Sequence[int]) -> None:
+        """Let go of messages that stay pending."""
+        for number, count in chunk_counts(origins):
+            self._open[number].parked_count += count
             self.parked += count
-            if entry.open_count == 0:
-                self._close(number)
+            self._subtract(number, count)
 
     def line_of(self, origin: int) -> tuple[str, Line]:
         """The source, and the line, that an open message came from."""
@@ -203,13 +216,13 @@ class Ledger:
             for number, entry in self._open.items()
             if entry.chunk is not None
             and entry.is_whole
-            and entry.open_count < _SPARSE_BELOW * entry.chunk.line_count
+            and self._open_count(number) < _SPARSE_BELOW * entry.chunk.line_count
         }
 
     def replace(self, number: int, lines: dict[int, Line]) -> bool:
         """Keep these lines of a chunk instead of all of it, if all its open messages are there."""
         entry = self._open[number]
-        if entry.open_count != len(lines):
+        if self._open_count(number) != len(lines):
             return False
         self._chunk_bytes -= entry.held_bytes
         entry.chunk, entry.lines, entry.numbers = None, lines, None
@@ -258,13 +271,14 @@ class Ledger:
         return {
             number
             for number, entry in self._open.items()
-            if entry.queue.partition == partition and entry.open_count
+            if entry.queue.partition == partition and self._open_count(number)
         }
 
     def open_in(self, partition: Partition) -> int:
         """How many messages of a partition are open, those that are given up aside."""
         queue = self._queues.get(partition)
-        return sum(entry.open_count for entry in queue.entries) if queue is not None else 0
+        entries = queue.entries if queue is not None else ()
+        return sum(self._open_count(one.number) for one in entries if not one.is_closed)
 
     def withdraw(self, counts: Mapping[int, int]) -> None:
         """Take off messages that somebody else will read again: by chunk number.
@@ -273,12 +287,10 @@ class Ledger:
         """
         for number, count in counts.items():
             entry = self._open[number]
-            entry.open_count -= count
             entry.message_count -= count
             entry.is_whole = False
             self.pending -= count
-            if not entry.open_count:
-                self._close(number)
+            self._subtract(number, count)
 
     def forget(self, partition: Partition) -> None:
         """A partition is somebody else's: what is settled of it from now on moves no watermark."""
@@ -297,8 +309,25 @@ class Ledger:
         """The input is read again, from these positions; all of the pass before is settled."""
         self.positions = dict(positions)
 
+    def _open_count(self, number: int) -> int:
+        return self._counts[number - self._first_number]
+
+    def _subtract(self, number: int, count: int) -> None:
+        place = number - self._first_number
+        self._counts[place] -= count
+        if self._counts[place] < 0:
+            raise AssertionError(f"chunk {number} was settled more often than it was read")
+        if self._counts[place] == 0:
+            self._close(number)
+
     def _close(self, number: int) -> None:
         entry = self._open.pop(number)
+        entry.is_closed = True
+        if len(self._counts) > self._counts_max:
+            first = min(self._open, default=self._next_number)
+            del self._counts[: first - self._first_number]
+            self._first_number = first
+            self._counts_max = 2 * len(self._counts) + _COUNTS_MIN
         self._chunk_bytes -= entry.held_bytes
         entry.chunk, entry.lines, entry.numbers = None, {}, None
         queue = entry.queue

@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "isolating",
                 "mapping",
                 "masking",
+                "plain",
                 "planning",
                 "protocol",
                 "page",

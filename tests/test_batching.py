@@ -21,7 +21,7 @@ from pusher import batching
 from pusher.batching import Batcher
 from pusher.decoding import Decoder
 from pusher.model import Batch, Chunk, Lane, ObjectType, SyncMessage, chunk_counts, place_of
-from pusher.open_lanes import OpenLanes as PlainLanes
+from pusher.plain import OpenLanes as PlainLanes
 from pusher.protocol import encode_messages
 
 DEAL_LANE = Lane("s", "DEAL")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.origins import origins_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,7 +170,7 @@ def test_what_is_withdrawn_is_in_no_batch_and_holds_the_watermark() -> None:
     assert gone == {chunk.number: 3}
     assert not list(adding)
     assert ledger.open_in(PARTITION) == len(first) == 2
-    ledger.settle([(chunk.number, 2)])
+    ledger.settle(origins_of([(chunk.number, 2)]))
     assert (ledger.pending, ledger.offsets) == (0, {})
 
 
@@ -183,10 +184,10 @@ def test_each_partition_has_a_watermark_of_its_own_and_a_forgotten_one_has_none(
         ledger.admit(chunks[0])
         ledger.expect(chunks[0], 1)
         found.append(chunks[0].number)
-    ledger.settle([(found[1], 1)])
+    ledger.settle(origins_of([(found[1], 1)]))
     assert ledger.offsets == {other: 8}
     ledger.forget(PARTITION)
-    ledger.settle([(found[0], 1)])
+    ledger.settle(origins_of([(found[0], 1)]))
     assert (ledger.offsets, ledger.pending, ledger.lag_bytes) == ({other: 8}, 0, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fakes.origins import origins_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -49,11 +50,11 @@ def test_the_watermark_waits_for_the_gap() -> None:
     ledger = Ledger()
     for _ in range(3):
         admitted(ledger, 2)
-    ledger.settle([(2, 2), (3, 1)])
+    ledger.settle(origins_of([(2, 2), (3, 1)]))
     assert (ledger.watermark, ledger.pending) == (0, 3)
-    ledger.settle([(1, 2)])
+    ledger.settle(origins_of([(1, 2)]))
     assert (ledger.watermark, ledger.pending) == (2, 1)
-    ledger.settle([(3, 1)])
+    ledger.settle(origins_of([(3, 1)]))
     assert (ledger.watermark, ledger.pending, ledger.held_bytes) == (3, 0, 0)
 
 
@@ -78,7 +79,7 @@ def test_lines_that_are_copied_out_let_go_of_their_chunk() -> None:
     assert ledger.held_bytes < before - 3_000
     assert ledger.sparse() == {}
     assert ledger.line_of(origin_of(chunk.number, 900)) == ("in", lines[900])
-    ledger.settle([(chunk.number, 2)])
+    ledger.settle(origins_of([(chunk.number, 2)]))
     assert (ledger.held_bytes, ledger.watermark) == (0, 1)
 
 
@@ -94,8 +95,8 @@ def test_what_is_parked_stays_pending_and_holds_the_watermark_but_no_memory() ->
     ledger = Ledger()
     admitted(ledger, 3)
     admitted(ledger, 1)
-    ledger.park([(1, 2)])
-    ledger.settle([(1, 1), (2, 1)])
+    ledger.park(origins_of([(1, 2)]))
+    ledger.settle(origins_of([(1, 1), (2, 1)]))
     assert (ledger.pending, ledger.parked, ledger.watermark) == (2, 2, 0)
     assert ledger.held_bytes == 0
     assert ledger.lag_bytes == 20
@@ -106,7 +107,7 @@ def test_a_chunk_that_was_not_read_to_its_end_holds_the_watermark() -> None:
     chunk = chunk_of()
     ledger.admit(chunk)
     ledger.expect(chunk, 1, is_whole=False)
-    ledger.settle([(1, 1)])
+    ledger.settle(origins_of([(1, 1)]))
     assert (ledger.pending, ledger.watermark) == (0, 0)
 
 
@@ -122,10 +123,10 @@ def test_each_source_is_settled_up_to_its_last_chunk_without_a_gap_before_it() -
     positioned(ledger, "a", 10, 1)
     positioned(ledger, "a", 20, 2, skipped=5)
     positioned(ledger, "b", 10, 1)
-    ledger.settle([(1, 1), (3, 1)])
+    ledger.settle(origins_of([(1, 1), (3, 1)]))
     assert ledger.positions == {"a": Position(10, 10, "a10")}
     assert ledger.settled == 1
-    ledger.settle([(2, 2)])
+    ledger.settle(origins_of([(2, 2)]))
     assert ledger.positions == {"a": Position(20, 20, "a20"), "b": Position(10, 10, "b10")}
     assert ledger.settled == 9
 
@@ -134,7 +135,7 @@ def test_what_an_earlier_run_has_settled_counts_on() -> None:
     ledger = Ledger()
     ledger.resume({"a": Position(10, 10, "a10")}, 7)
     positioned(ledger, "b", 10, 1)
-    ledger.settle([(1, 1)])
+    ledger.settle(origins_of([(1, 1)]))
     assert ledger.positions.keys() == {"a", "b"}
     assert ledger.settled == 8
     ledger.start_pass({})
@@ -145,7 +146,7 @@ def test_settling_more_than_was_read_is_an_error() -> None:
     ledger = Ledger()
     admitted(ledger, 1)
     with pytest.raises(AssertionError, match="more often"):
-        ledger.settle([(1, 2)])
+        ledger.settle(origins_of([(1, 2)]))
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -172,7 +173,7 @@ class LedgerMachine(RuleBasedStateMachine):
         count = data.draw(st.integers(1, self.open_counts[place]))
         self.open_counts[place] -= count
         self.parked[place] += count
-        self.ledger.park([(self.chunks[place].number, count)])
+        self.ledger.park(origins_of([(self.chunks[place].number, count)]))
 
     @precondition(lambda self: any(self.open_counts))
     @rule(data=st.data())
@@ -184,7 +185,7 @@ class LedgerMachine(RuleBasedStateMachine):
             count = data.draw(st.integers(1, self.open_counts[place]))
             self.open_counts[place] -= count
             counts.append((self.chunks[place].number, count))
-        self.ledger.settle(counts)
+        self.ledger.settle(origins_of(counts))
 
     @invariant()
     def agrees_with_the_model(self) -> None:
@@ -226,7 +227,7 @@ def test_lines_are_found_by_their_number_and_those_of_topics_by_their_offset(
     origins = [origin_of(chunk.number, index) for chunk, index in ((file, 1), (file, 2))]
     origins += [origin_of(topic.number, 1)]
     if is_copied_out:
-        ledger.settle([(file.number, 1), (topic.number, 1)])
+        ledger.settle(origins_of([(file.number, 1), (topic.number, 1)]))
         assert ledger.replace(file.number, dict(list(enumerate(file.lines()))[1:]))
         assert ledger.replace(topic.number, dict(list(enumerate(topic.lines()))[1:]))
     assert ledger.places_of(origins) == {"in": [12, 14], "orders[3]": [47]}

@@ -25,7 +25,7 @@ import orjson
 from msgspec import UNSET
 
 from pusher.decoding import Decoder
-from pusher.model import OBJECT_TYPES, Chunk, Group, ObjectType, SyncMessage, ids_text_of
+from pusher.model import OBJECT_TYPES, Chunk, Group, Groups, ObjectType, SyncMessage, ids_text_of
 from pusher.protocol import encode_piece
 
 __all__ = [
@@ -48,7 +48,7 @@ CHANGED_AT_MAX = 2**63 - 1
 ALL = 1 << 40
 
 Scan = Callable[
-    [bytes, int, str | None, str | None, int], tuple[Sequence[Group], int, int, int, bool] | None
+    [bytes, int, str | None, str | None, int], tuple[Groups, int, int, int, bool] | None
 ]
 
 

@@ -1,19 +1,20 @@
-"""Open lanes: the bodies that messages grow into, and which objects are in flight.
+"""What the compiled scanner has besides itself, in plain Python: used where it was not compiled.
 
-This is what is used where the scanner was not compiled, which has the same two classes. What is
-open in a lane are pieces of the body of its next request. No clock, no I/O.
+Open lanes are the bodies that messages grow into, here in pieces, and know which objects are in
+flight. No clock, no I/O.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pusher.model import ID_SEPARATOR, Lane, ObjectType, ids_in
+from pusher.model import ID_SEPARATOR, Lane, ObjectType, chunk_counts, ids_in
 from pusher.protocol import BODY_END, join_pieces
 
-__all__ = ["OpenLane", "OpenLanes"]
+__all__ = ["OpenLane", "OpenLanes", "take_off"]
 
 
 @dataclass(slots=True, eq=False)
@@ -209,3 +210,24 @@ class OpenLanes:
         lane.count += len(origins)
         lane.body_bytes += size
         self.held_bytes += lane.body_bytes - size_before
+
+
+def take_off(counts: array[int], first_chunk: int, origins: Sequence[int]) -> list[int]:
+    """Subtract messages from the counts of their chunks.
+
+    Args:
+        counts: those of the chunks from `first_chunk` on.
+        first_chunk: its number.
+        origins: where the messages came from.
+
+    Returns:
+        the numbers of the chunks whose counts have become 0.
+    """
+    emptied = []
+    for number, count in chunk_counts(origins):
+        counts[number - first_chunk] -= count
+        if counts[number - first_chunk] < 0:
+            raise AssertionError(f"chunk {number} was settled more often than it was read")
+        if counts[number - first_chunk] == 0:
+            emptied.append(number)
+    return emptied
