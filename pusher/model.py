@@ -378,8 +378,7 @@ def place_of(origin: int) -> tuple[int, int]:
     return origin >> _INDEX_BITS, origin & ((1 << _INDEX_BITS) - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What the endpoint answered to one request."""
 
     status: int
