@@ -422,8 +422,7 @@ class Halt:
     signal_number: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """A 2xx answered the request that carried `batch`."""
 
     batch: Batch

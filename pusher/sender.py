@@ -16,6 +16,7 @@ from itertools import count
 from typing import Protocol
 
 import anyio
+import msgspec
 from aiolimiter import AsyncLimiter
 
 from pusher.admission import Admission
@@ -516,8 +517,7 @@ class Sender:
         self._stopping.end_sending(Halt(HaltKind.STOPPED, reason))
 
 
-@dataclass(frozen=True, slots=True)
-class _Reply:
+class _Reply(msgspec.Struct, frozen=True):
     """What came of one request."""
 
     answer: Answer | Failure

@@ -39,9 +39,11 @@ class LatencyHistogram:
 
     def add(self, latency_s: float) -> None:
         """Count one latency."""
-        value_us = int(latency_s * 1e6)
-        shift = max(0, value_us.bit_length() - self._bits)
-        self._counts[value_us >> shift << shift] += 1
+        value_us, counts = int(latency_s * 1e6), self._counts
+        shift = value_us.bit_length() - self._bits
+        if shift > 0:
+            value_us = value_us >> shift << shift
+        counts[value_us] = counts.get(value_us, 0) + 1
         self._total += 1
         self.sum_s += latency_s
         self.max_s = max(self.max_s, latency_s)
