@@ -93,13 +93,15 @@ class Admission:
         """An attempt begins; returns when, for `ended`."""
         self._in_flight += 1
         now_s = self._now_s()
-        self._auto.sent(now_s, self._in_flight)
+        if self._fixed is None:
+            self._auto.sent(now_s, self._in_flight)
         return now_s
 
     def ended(self, began_s: float, outcome: Outcome) -> None:
         """An attempt has ended: learn from it."""
         self._in_flight -= 1
-        self._auto.ended(began_s, self._now_s(), outcome)
+        if self._fixed is None:
+            self._auto.ended(began_s, self._now_s(), outcome)
         if outcome is Outcome.ACCEPTED or outcome is Outcome.ANSWERED:
             self._budget.refund()
         else:
@@ -172,7 +174,8 @@ class Admission:
 
     @property
     def _pause_s(self) -> float:
-        return self._paused_until_s - self._now_s()
+        """Negative where it is over; 0 where there was none, which needs no look at the clock."""
+        return self._paused_until_s - self._now_s() if self._paused_until_s else 0.0
 
     def _pause_is_over(self) -> None:
         self._timer = None

@@ -443,7 +443,8 @@ class Sender:
         self._tally.accepted(reply.latency_s)
         self._quarantine.accepted(batch.lane)
         self._give_up.succeeded()
-        self._end_doubt()
+        if self._doubt is not None:
+            self._end_doubt()
         sent_ms = int((self._now_s() - reply.latency_s) * 1000)
         second_ms = date_ms(answer.date)
         if second_ms is None:

@@ -20,6 +20,7 @@ import aiohttp
 import anyio
 import msgspec
 import yarl
+from aiohttp import hdrs
 
 from pusher.errors import UsageError
 from pusher.model import Answer, Failure
@@ -235,13 +236,11 @@ class HttpTransport:
                     answer = b"" if status == 204 else await _read(response)
                 finally:
                     response.release()
-            is_data = 200 <= status < 300 and answer[:1] in {b"{", b"["}
-            return Answer(
-                status,
-                answer if is_data or is_secret else self._without_secrets(answer),
-                response.headers.get("Retry-After"),
-                response.headers.get("Date"),
-            )
+            if answer and not is_secret:
+                is_data = 200 <= status < 300 and answer[:1] in {b"{", b"["}
+                answer = answer if is_data else self._without_secrets(answer)
+            found = response.headers
+            return Answer(status, answer, found.get(hdrs.RETRY_AFTER), found.get(hdrs.DATE))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return self._failure(error)
 
