@@ -1,6 +1,6 @@
 """How long each of many things may take that go on at the same time: one limit, one timer.
 
-A timer for each costs more than a hundredth of what a fast endpoint leaves for a whole request.
+A timer for each would cost a fifteenth of what it costs to send a small request.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ SECRET_CHARS_MIN = 6
 KEEPALIVE_S = 30.0
 
 _LARGE_BODY_BYTES = 1 << 20
+_UNLIMITED_S = 1e9
 _PIECE_BYTES = 1 << 16
 
 
@@ -81,7 +82,7 @@ class HttpTransport:
         url: base address of the bridge, with or without a path.
         token: sent as `Authorization: Bearer`.
         api_key: sent as the query parameter `hapikey`.
-        timeout_s: for a whole request and its answer.
+        timeout_s: for a whole request and its answer; 0 is no limit.
         connect_timeout_s: for the connection alone.
         refresher: gets a new token on a 401, whereupon the request is sent once more.
         ca_file: trust the authorities in this PEM file only.
@@ -151,7 +152,7 @@ class HttpTransport:
         )
         # It would send a request again by itself when a connection breaks, unseen and uncounted.
         self._session._retry_connection = False  # noqa: SLF001
-        self._time_limit = TimeLimit(self._timeout_s)
+        self._time_limit = TimeLimit(self._timeout_s or _UNLIMITED_S)
         return self
 
     async def __aexit__(
