@@ -11,11 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import anyio
-
 from pusher.pacing import START, ConcurrencyLimit, Outcome, RetryBudget
 
 __all__ = ["Admission"]
+
+_Turn = asyncio.Future[None]
 
 
 class Admission:
@@ -43,8 +43,8 @@ class Admission:
         self._entered = 0
         self._in_flight = 0
         self._paused_until_s = 0.0
-        self._again: deque[anyio.Event] = deque()
-        self._waiting: deque[anyio.Event] = deque()
+        self._again: deque[_Turn] = deque()
+        self._waiting: deque[_Turn] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.is_closed = False
 
@@ -78,11 +78,11 @@ class Admission:
 
     async def enter(self) -> bool:
         """Wait for a turn with something new; false when the gate is closed."""
-        return await self._wait_in(self._waiting)
+        return self._enters_at_once() or await self._wait_in(self._waiting)
 
     async def enter_again(self) -> bool:
         """Wait for a turn ahead of what is new; false when the gate is closed."""
-        return await self._wait_in(self._again)
+        return self._enters_at_once() or await self._wait_in(self._again)
 
     def leave(self) -> None:
         """Give the turn back."""
@@ -93,14 +93,16 @@ class Admission:
         """An attempt begins; returns when, for `ended`."""
         self._in_flight += 1
         now_s = self._now_s()
-        self._auto.sent(now_s, self._in_flight)
+        if self._fixed is None:
+            self._auto.sent(now_s, self._in_flight)
         return now_s
 
     def ended(self, began_s: float, outcome: Outcome) -> None:
         """An attempt has ended: learn from it."""
         self._in_flight -= 1
-        self._auto.ended(began_s, self._now_s(), outcome)
-        if outcome in {Outcome.ACCEPTED, Outcome.ANSWERED}:
+        if self._fixed is None:
+            self._auto.ended(began_s, self._now_s(), outcome)
+        if outcome is Outcome.ACCEPTED or outcome is Outcome.ANSWERED:
             self._budget.refund()
         else:
             self._budget.spend()
@@ -118,24 +120,30 @@ class Admission:
         self.is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for event in (*self._again, *self._waiting):
-            event.set()
+        for turn in (*self._again, *self._waiting):
+            if not turn.done():
+                turn.set_result(None)
 
-    async def _wait_in(self, queue: deque[anyio.Event]) -> bool:
+    def _enters_at_once(self) -> bool:
+        if self.is_closed or self._again or self._waiting or self._pause_s > 0:
+            return False
+        if not self._has_room:
+            return False
+        self._entered += 1
+        return True
+
+    async def _wait_in(self, queue: deque[_Turn]) -> bool:
         if self.is_closed:
             return False
-        if not (self._again or self._waiting or self._pause_s > 0) and self._has_room:
-            self._entered += 1
-            return True
-        turn = anyio.Event()
+        turn: _Turn = asyncio.get_running_loop().create_future()
         queue.append(turn)
         self._let_in()
-        if turn.is_set():
+        if turn.done():
             return True
         try:
-            await turn.wait()
+            await turn
         except BaseException:
-            if turn.is_set() and not self.is_closed:
+            if turn.done() and not turn.cancelled() and not self.is_closed:
                 self.leave()
             elif turn in queue:
                 queue.remove(turn)
@@ -147,14 +155,18 @@ class Admission:
 
         The clock is asked once: if the pause ended between two looks, nobody would be let in.
         """
+        if not (self._again or self._waiting):
+            return
         wait_s = self._pause_s
         if wait_s > 0:
             if self._timer is None and not self.is_closed:
                 self._timer = asyncio.get_running_loop().call_later(wait_s, self._pause_is_over)
             return
         while self._has_room and (queue := self._again or self._waiting):
-            self._entered += 1
-            queue.popleft().set()
+            turn = queue.popleft()
+            if not turn.done():  # One that was cancelled goes by itself.
+                self._entered += 1
+                turn.set_result(None)
 
     @property
     def _has_room(self) -> bool:
@@ -162,7 +174,8 @@ class Admission:
 
     @property
     def _pause_s(self) -> float:
-        return self._paused_until_s - self._now_s()
+        """Negative where it is over; 0 where there was none, which needs no look at the clock."""
+        return self._paused_until_s - self._now_s() if self._paused_until_s else 0.0
 
     def _pause_is_over(self) -> None:
         self._timer = None

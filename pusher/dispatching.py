@@ -12,7 +12,7 @@ from pusher.admission import Admission
 from pusher.model import Batch, Refusal
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
-from pusher.stopping import Stopping
+from pusher.stopping import Stopping, cancel_after
 
 __all__ = ["Dispatcher"]
 
@@ -53,7 +53,7 @@ class Dispatcher:
         self._tasks = tasks
         self._errand = errand
         self._is_rehearsal = is_rehearsal
-        self._settled = anyio.Event()
+        self._settled: anyio.Event | None = None  # Set for whoever waits for a settlement.
         self._idle: list[asyncio.Future[Batch | None]] = []  # What idle tasks wait for.
         self._is_closed = False
         self._under_way = 0  # Batches that wait for an answer, or to be sent again.
@@ -116,22 +116,20 @@ class Dispatcher:
             if self._sender.keeps_back:
                 await self._settlement.settle_all(self._sender.judge())
             return
-        self._settled = anyio.Event()
+        settled = self._settled = anyio.Event()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._wake_when_sending_ends)
-            await self._settled.wait()
+            tasks.start_soon(cancel_after, self._stopping.sending_ended, tasks.cancel_scope)
+            await settled.wait()
             tasks.cancel_scope.cancel()
-
-    async def _wake_when_sending_ends(self) -> None:
-        await self._stopping.sending_ended()
-        self._settled.set()
+        self._settled = None
 
     async def _work(self, batch: Batch | None) -> None:
+        create_future = asyncio.get_running_loop().create_future
         while batch is not None:
             await self._deliver(batch)
             if self._is_closed:
                 return
-            turn = asyncio.get_running_loop().create_future()
+            turn = create_future()
             self._idle.append(turn)
             batch = await turn
 
@@ -156,4 +154,5 @@ class Dispatcher:
         batch.drop_body()
         self.bodies_bytes -= body_bytes
         self._under_way -= 1
-        self._settled.set()
+        if self._settled is not None:
+            self._settled.set()

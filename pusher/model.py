@@ -408,8 +408,7 @@ def place_of(origin: int) -> tuple[int, int]:
     return origin >> _INDEX_BITS, origin & ((1 << _INDEX_BITS) - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What the endpoint answered to one request."""
 
     status: int
@@ -453,8 +452,7 @@ class Halt:
     signal_number: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """A 2xx answered the request that carried `batch`."""
 
     batch: Batch

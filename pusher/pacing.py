@@ -234,4 +234,5 @@ class RetryBudget:
 
     def refund(self) -> None:
         """An attempt has succeeded; a probe that does so gives others their turn, too."""
-        self._tokens = min(self._capacity, self._tokens + (10 if self.is_empty else 0.2))
+        if self._tokens < self._capacity:
+            self._tokens = min(self._capacity, self._tokens + (10 if self.is_empty else 0.2))

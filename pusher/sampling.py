@@ -206,6 +206,7 @@ class Sample:
         self, size: SampleSize, rng: random.Random, *, first_poll_after_s: float = 0.5
     ) -> None:
         self._size = size
+        self._is_none = size.is_none
         self._rng = rng
         self._first_poll_after_s = first_poll_after_s
         self._objects: dict[Lane, dict[str, SampledObject]] = {}
@@ -223,22 +224,24 @@ class Sample:
 
     def accept(self, delivery: Delivery, now_s: float, *, remember_last: bool) -> None:
         """Take note of a delivered batch; with `remember_last`, for `keep_last` as well."""
+        if self._is_none and not remember_last:
+            return
         batch, lanes = delivery.batch, self._lanes_represented
-        known = self._objects.get(batch.lane, {})
-        is_new_lane = batch.lane not in lanes and len(lanes) < LANES_MAX
-        has_picks = not self._size.is_none and (
+        known, count = self._objects.get(batch.lane), len(batch)
+        is_new_lane = len(lanes) < LANES_MAX and batch.lane not in lanes
+        has_picks = not self._is_none and (
             is_new_lane
-            or self._next_index < self._seen + len(batch)
-            or (bool(known) and batch.names_any(known))
+            or self._next_index < self._seen + count
+            or (known is not None and batch.names_any(known))
         )
         if has_picks or remember_last:  # Mostly not: then nothing has to be looked into.
             named = _Named(delivery, now_s)
             if remember_last:
                 self._last_accepted[batch.lane] = self._picks(named)
             if has_picks:
-                self._choose(named, batch.lane, known, is_new_lane=is_new_lane)
-        if not self._size.is_none:
-            self._seen += len(batch)
+                self._choose(named, batch.lane, known or {}, is_new_lane=is_new_lane)
+        if not self._is_none:
+            self._seen += count
 
     def accept_again(self, delivery: Delivery, errored_ms: Mapping[str, int], now_s: float) -> None:
         """Objects of the samples were sent again: they now stand for that.
@@ -308,7 +311,7 @@ class Sample:
 
         What was accepted after its last checkpoint is accepted again, and then counts twice.
         """
-        if self._size.is_none or not memory.seen:
+        if self._is_none or not memory.seen:
             return
         self._seen, self._weight = memory.seen, memory.weight
         self._next_index = memory.next_index

@@ -16,6 +16,7 @@ from itertools import count
 from typing import Protocol
 
 import anyio
+import msgspec
 from aiolimiter import AsyncLimiter
 
 from pusher.admission import Admission
@@ -442,7 +443,8 @@ class Sender:
         self._tally.accepted(reply.latency_s)
         self._quarantine.accepted(batch.lane)
         self._give_up.succeeded()
-        self._end_doubt()
+        if self._doubt is not None:
+            self._end_doubt()
         sent_ms = int((self._now_s() - reply.latency_s) * 1000)
         second_ms = date_ms(answer.date)
         if second_ms is None:
@@ -516,8 +518,7 @@ class Sender:
         self._stopping.end_sending(Halt(HaltKind.STOPPED, reason))
 
 
-@dataclass(frozen=True, slots=True)
-class _Reply:
+class _Reply(msgspec.Struct, frozen=True):
     """What came of one request."""
 
     answer: Answer | Failure

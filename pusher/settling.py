@@ -131,32 +131,32 @@ class Settlement:
 
     async def settle(self, outcome: Outcome) -> None:
         """Take off what an outcome is about, unless its dead letter cannot be written."""
-        batch = outcome.batch
-        lane = self._tally.lane(batch.lane)
-        if isinstance(outcome, Parked):
-            lane.parked += len(batch)
-            self._ledger.park(batch.origins)
-            self._count_off(batch, len(batch))
-            return
+        tally, batch = self._tally, outcome.batch
+        lane, count = tally.lane(batch.lane), len(batch)
         if isinstance(outcome, Delivery):
             if self._books is not None and not self._note(self._books, outcome):
                 return
-            lane.delivered += len(batch)
+            lane.delivered += count
             lane.batches += 1
-            self._tally.delivered += len(batch)
-            if self._tally.began_ms is None:
-                self._tally.began_ms = outcome.accepted_at_ms
+            tally.delivered += count
+            if tally.began_ms is None:
+                tally.began_ms = outcome.accepted_at_ms
             self._sample.accept(outcome, time.monotonic(), remember_last=self._remembers_last)
+        elif isinstance(outcome, Parked):
+            lane.parked += count
+            self._ledger.park(batch.origins)
+            self._count_off(batch, count)
+            return
         elif await self._write([self._rejection(outcome)]):
             lane.rejected += 1
         else:
             return
         self._take_off(batch, batch.origins)
-        try:
-            if self._errand is not None:
+        if self._errand is not None:
+            try:
                 self._errand.note(outcome)
-        except DiskError as error:
-            self._stop(error)
+            except DiskError as error:
+                self._stop(error)
 
     def _note(self, books: Books, delivery: Delivery) -> bool:
         """Write a delivery down; false, and the run stops, when that fails.

@@ -16,6 +16,8 @@ class Stopping:
 
     def __init__(self) -> None:
         self.halt: Halt | None = None
+        self.is_sending_over = False
+        """No request is to be begun."""
         self._reading_ended = anyio.Event()
         self._sending_ended = anyio.Event()
 
@@ -30,17 +32,13 @@ class Stopping:
     def end_sending(self, halt: Halt) -> None:
         """Begin no request any more; those under way may end."""
         self.end_reading(halt)
+        self.is_sending_over = True
         self._sending_ended.set()
 
     @property
     def is_reading_over(self) -> bool:
         """Nothing more is to be read."""
         return self._reading_ended.is_set()
-
-    @property
-    def is_sending_over(self) -> bool:
-        """No request is to be begun."""
-        return self._sending_ended.is_set()
 
     async def reading_ended(self) -> None:
         """Wait until reading is to end."""

@@ -19,6 +19,8 @@ LANES_MAX = 50_000
 LATELY_MAX = 10_000
 """So many latencies at most wait for whoever looks at the run."""
 
+_NEW_MAX = 100
+
 EXAMPLES_MAX = 3
 REASONS_MAX = 50
 
@@ -34,27 +36,28 @@ class LatencyHistogram:
         self._bits = bits
         self._counts: Counter[int] = Counter()
         self._total = 0
-        self.sum_s = 0.0
-        self.max_s = 0.0
+        self._sum_s = 0.0
+        self._max_s = 0.0
+        self._new_s: list[float] = []  # Not in the buckets yet: many at once are half the work.
 
     def add(self, latency_s: float) -> None:
         """Count one latency."""
-        value_us = int(latency_s * 1e6)
-        shift = max(0, value_us.bit_length() - self._bits)
-        self._counts[value_us >> shift << shift] += 1
-        self._total += 1
-        self.sum_s += latency_s
-        self.max_s = max(self.max_s, latency_s)
+        self._new_s.append(latency_s)
+        if len(self._new_s) >= _NEW_MAX:
+            self._sort_in()
 
     def absorb(self, other: LatencyHistogram) -> None:
         """Add what another histogram has counted."""
+        self._sort_in()
+        other._sort_in()
         self._counts.update(other._counts)
         self._total += other._total
-        self.sum_s += other.sum_s
-        self.max_s = max(self.max_s, other.max_s)
+        self._sum_s += other._sum_s
+        self._max_s = max(self._max_s, other._max_s)
 
     def percentile_ms(self, percent: float) -> float | None:
         """The latency that `percent` of all do not exceed, in ms; None where none was counted."""
+        self._sort_in()
         if not self._total:
             return None
         wanted = max(1, -(-self._total * percent // 100))
@@ -62,11 +65,12 @@ class LatencyHistogram:
         for value_us in sorted(self._counts):
             seen += self._counts[value_us]
             if seen >= wanted:
-                return round(min(value_us / 1e3, self.max_s * 1e3), 3)
-        return round(self.max_s * 1e3, 3)
+                return round(min(value_us / 1e3, self._max_s * 1e3), 3)
+        return round(self._max_s * 1e3, 3)
 
     def up_to(self, bounds_s: Sequence[float]) -> list[int]:
         """How many latencies lie at or below each of these ascending bounds, to 0.1 %."""
+        self._sort_in()
         bounds_us = [bound_s * 1e6 for bound_s in bounds_s]
         counts = [0] * (len(bounds_us) + 1)
         for value_us, count in self._counts.items():
@@ -76,12 +80,35 @@ class LatencyHistogram:
     @property
     def count(self) -> int:
         """How many latencies were counted."""
-        return self._total
+        return self._total + len(self._new_s)
+
+    @property
+    def sum_s(self) -> float:
+        """All latencies together."""
+        self._sort_in()
+        return self._sum_s
 
     @property
     def max_ms(self) -> float | None:
         """The largest latency, in ms."""
-        return round(self.max_s * 1e3, 3) if self._total else None
+        self._sort_in()
+        return round(self._max_s * 1e3, 3) if self._total else None
+
+    def _sort_in(self) -> None:
+        """Put what is new into its buckets."""
+        new_s, counts, bits = self._new_s, self._counts, self._bits
+        if not new_s:
+            return
+        for latency_s in new_s:
+            value_us = int(latency_s * 1e6)
+            shift = value_us.bit_length() - bits
+            if shift > 0:
+                value_us = value_us >> shift << shift
+            counts[value_us] = counts.get(value_us, 0) + 1
+        self._total += len(new_s)
+        self._sum_s += sum(new_s)
+        self._max_s = max(self._max_s, *new_s)
+        new_s.clear()
 
 
 @dataclass(frozen=True, slots=True)

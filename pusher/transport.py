@@ -10,7 +10,6 @@ import asyncio
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +20,13 @@ import aiohttp
 import anyio
 import msgspec
 import yarl
+from aiohttp import hdrs
 
 from pusher.errors import UsageError
 from pusher.model import Answer, Failure
 from pusher.protocol import error_text
 from pusher.refreshing import TOKEN_PATH, Refresher
+from pusher.time_limit import TimeLimit
 from pusher.tls import client_context
 from pusher.version import __version__
 
@@ -36,6 +37,7 @@ SECRET_CHARS_MIN = 6
 KEEPALIVE_S = 30.0
 
 _LARGE_BODY_BYTES = 1 << 20
+_UNLIMITED_S = 1e9
 _PIECE_BYTES = 1 << 16
 
 
@@ -80,7 +82,7 @@ class HttpTransport:
         url: base address of the bridge, with or without a path.
         token: sent as `Authorization: Bearer`.
         api_key: sent as the query parameter `hapikey`.
-        timeout_s: for a whole request and its answer.
+        timeout_s: for a whole request and its answer; 0 is no limit.
         connect_timeout_s: for the connection alone.
         refresher: gets a new token on a 401, whereupon the request is sent once more.
         ca_file: trust the authorities in this PEM file only.
@@ -128,11 +130,14 @@ class HttpTransport:
             "Accept-Encoding": "identity",
         }
         self._token = token
+        self._headers_of_token = self._headers_with(token)
         self._refreshing = asyncio.Lock()
         self._refreshes = 0
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s)
-        self._urls: dict[str, yarl.URL] = {}
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._urls: dict[tuple[str, str], yarl.URL] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._time_limit: TimeLimit | None = None
 
     def __repr__(self) -> str:
         return f"<HttpTransport to {self._base}>"
@@ -140,12 +145,14 @@ class HttpTransport:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls),
-            timeout=self._timeout,
+            # How long a whole request may take is for `TimeLimit`.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         # It would send a request again by itself when a connection breaks, unseen and uncounted.
         self._session._retry_connection = False  # noqa: SLF001
+        self._time_limit = TimeLimit(self._timeout_s or _UNLIMITED_S)
         return self
 
     async def __aexit__(
@@ -161,19 +168,15 @@ class HttpTransport:
         self, method: str, path: str, *, query: str = "", body: bytes | None = None
     ) -> Answer | Failure:
         """Send one request, once (see `Transport`); after a refresh, once more."""
-        url = self._url(path, query)
+        url, has_body = self._url(path, query), body is not None
         token, refreshes = self._token, self._refreshes
-        headers = dict(self._own_headers)
-        if body is not None:
-            headers.update(_JSON_HEADERS)
-        answer = await self._exchange(method, url, _bearing(token, headers), body)
-        is_refused = isinstance(answer, Answer) and answer.status == 401
-        if is_refused and await self._has_new_token(token, refreshes):
-            answer = await self._exchange(method, url, _bearing(self._token, headers), body)
-        elif is_refused and isinstance(answer, Answer) and self._refresher is not None:
-            text = f"{error_text(answer)}; no new token: {self._refresher.trouble}"
-            answer = replace(answer, body=msgspec.json.encode({"message": text}))
-        return answer
+        answer = await self._exchange(method, url, self._headers_of_token[has_body], body)
+        if isinstance(answer, Failure) or answer.status != 401 or self._refresher is None:
+            return answer
+        if await self._has_new_token(token, refreshes):
+            return await self._exchange(method, url, self._headers_of_token[has_body], body)
+        text = f"{error_text(answer)}; no new token: {self._refresher.trouble}"
+        return msgspec.structs.replace(answer, body=msgspec.json.encode({"message": text}))
 
     async def _has_new_token(self, refused: str | None, refreshes: int) -> bool:
         """Refresh, unless that was tried while this request was under way: one refresh for all."""
@@ -198,6 +201,7 @@ class HttpTransport:
             )
         elif refresher.accept(answer.body) and refresher.tokens is not None:
             self._token = refresher.tokens.access_token
+            self._headers_of_token = self._headers_with(self._token)
             self._keep_secret(*refresher.secrets)
 
     async def _exchange(
@@ -210,7 +214,7 @@ class HttpTransport:
         is_secret: bool = False,
     ) -> Answer | Failure:
         """One request and its answer; `is_secret` where the answer is meant to hold a secret."""
-        if self._session is None:
+        if self._session is None or self._time_limit is None:
             raise RuntimeError("HttpTransport is used before it is entered")
         data: bytes | AsyncIterator[memoryview] | None = body
         if body is not None and len(body) > _LARGE_BODY_BYTES:
@@ -218,35 +222,45 @@ class HttpTransport:
             data = _in_pieces(body)
             headers = {**headers, "Content-Length": str(len(body))}
         try:
-            async with self._session.request(
-                method,
-                url,
-                data=data,
-                headers=headers,
-                allow_redirects=False,
-                proxy=self._proxy,
-                proxy_headers=self._proxy_headers,
-            ) as response:
-                answer = await _read(response)
-                is_data = 200 <= response.status < 300 and answer[:1] in {b"{", b"["}
-                return Answer(
-                    response.status,
-                    answer if is_data or is_secret else self._without_secrets(answer),
-                    response.headers.get("Retry-After"),
-                    response.headers.get("Date"),
+            with self._time_limit:
+                response = await self._session.request(
+                    method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    proxy_headers=self._proxy_headers,
                 )
+                status = response.status
+                try:
+                    answer = b"" if status == 204 else await _read(response)
+                finally:
+                    response.release()
+            if answer and not is_secret:
+                is_data = 200 <= status < 300 and answer[:1] in {b"{", b"["}
+                answer = answer if is_data else self._without_secrets(answer)
+            found = response.headers
+            return Answer(status, answer, found.get(hdrs.RETRY_AFTER), found.get(hdrs.DATE))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return self._failure(error)
 
     def _url(self, path: str, query: str) -> yarl.URL:
-        query = "&".join(part for part in (query, self._credential_query) if part)
-        text = f"{self._base}{path}?{query}" if query else self._base + path
-        url = self._urls.get(text)
+        url = self._urls.get((path, query))
         if url is None:
+            text = "&".join(part for part in (query, self._credential_query) if part)
+            text = f"{self._base}{path}?{text}" if text else self._base + path
             url = yarl.URL(text, encoded=True)
             if len(self._urls) < 64:  # Enough for every path but those that name an object.
-                self._urls[text] = url
+                self._urls[path, query] = url
         return url
+
+    def _headers_with(self, token: str | None) -> tuple[dict[str, str], dict[str, str]]:
+        """The headers of a request to the bridge: without a body, and with one."""
+        headers = dict(self._own_headers)
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        return headers, {**headers, **_JSON_HEADERS}
 
     def _proxy_of(self, proxy: str | None) -> tuple[yarl.URL | None, dict[str, str]]:
         """The proxy's address without its credentials, and the header with these."""
@@ -284,7 +298,7 @@ class HttpTransport:
             answered = f" answers {error.status}" if hasattr(error, "status") else ""
             detail = f"the proxy {self._proxy}{answered}: {detail}"
         if kind == "timeout":
-            limit_s = self._timeout.total if ambiguous else self._timeout.sock_connect
+            limit_s = self._timeout_s if ambiguous else self._connect_timeout_s
             detail = f"no {'answer' if ambiguous else 'connection'} within {limit_s:g} s"
         detail = self._without_secrets(" ".join(detail.split()).encode()).decode()[:300]
         return Failure(kind, detail or type(error).__name__, ambiguous)
@@ -326,10 +340,6 @@ _JSON_HEADERS = {"Content-Type": "application/json"}
 _FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def _bearing(token: str | None, headers: dict[str, str]) -> dict[str, str]:
-    return {**headers, "Authorization": f"Bearer {token}"} if token else headers
-
-
 async def _in_pieces(body: bytes) -> AsyncIterator[memoryview]:
     view = memoryview(body)
     for start in range(0, len(view), _PIECE_BYTES):
@@ -337,7 +347,7 @@ async def _in_pieces(body: bytes) -> AsyncIterator[memoryview]:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    if response.status == 204 or response.content_length == 0:
+    if response.content_length == 0:
         return b""
     parts: list[bytes] = []
     size = 0

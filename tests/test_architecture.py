@@ -74,6 +74,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "sample_file",
                 "sources",
                 "spool",
+                "time_limit",
                 "tls",
                 "transport",
                 "webhook",

@@ -389,6 +389,17 @@ async def test_an_answer_that_stalls_half_way_is_an_ambiguous_timeout() -> None:
     assert (failure.kind, failure.ambiguous) == ("timeout", True)
 
 
+async def test_a_timeout_of_0_is_none() -> None:
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await asyncio.sleep(0.02)
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+
+    async with talking(slow) as url:
+        assert answer_of(await put(url, timeout_s=0)).status == 204
+
+
 async def test_a_connection_that_does_not_come_about_is_a_timeout_that_is_not_ambiguous() -> None:
     """A listener whose queue is full takes no further connection."""
     with socket.socket() as listener:
