@@ -11,7 +11,7 @@
 #define BODY_END_LENGTH 2
 #define AT_ONCE 32       /* So many lanes are asked for at once. */
 #define QUICKLY_S 0.1    /* A lane that was filled so quickly gets a body of full size at once. */
-#define LEAST_ROOM 64
+#define LEAST_ROOM 128
 #define LARGE (1 << 20)
 #define AROUND_BYTES 64  /* More than a bytes object, and the allocator, take besides the bytes. */
 
@@ -70,12 +70,14 @@ typedef struct {
     uint64_t next_number;
 } OpenLanes;
 
-/* Sizes of memory are powers of 2, and those and a half: what one lane lets go of fits another. */
-static size_t rounded(size_t size) {
+/* Sizes of memory are powers of 2, and those and a half: what one lane lets go of fits another. It
+   grows to the double, as finding memory takes longer than filling it, but not over `most`, which is
+   what suffices for a full batch. */
+static size_t rounded(size_t size, size_t most) {
     size_t room = LEAST_ROOM;
     if (size > LARGE) return size + size / 8;
     while (room < size) room *= 2;
-    return room / 4 * 3 >= size && room > LEAST_ROOM ? room / 4 * 3 : room;
+    return room / 4 * 3 >= size && room / 4 * 3 >= most ? room / 4 * 3 : room;
 }
 
 static State *state_of(OpenLanes *self) { return PyType_GetModuleState(Py_TYPE(self)); }
@@ -168,7 +170,7 @@ static int list_flying(OpenLanes *self, OpenLane *lane) {
 static int reserve_kept(OpenLanes *self, OpenLane *lane, size_t more) {
     size_t wanted = lane->kept_used + more;
     if (wanted <= lane->kept_room) return 0;
-    wanted = rounded(wanted);
+    wanted = rounded(wanted, wanted);
     char *larger = wanted <= UINT32_MAX ? PyMem_RawRealloc(lane->kept, wanted) : NULL;
     if (larger == NULL) {
         PyErr_NoMemory();
@@ -348,13 +350,15 @@ static void empty_lane(OpenLanes *self, OpenLane *lane) {
     lane->count = 0;
 }
 
-/* Make room in a body; -1 with an exception. */
-static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more) {
+/* Make room for messages in a body; -1 with an exception. */
+static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more, Py_ssize_t count) {
     Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
     Py_ssize_t wanted = used + more + BODY_END_LENGTH;
     if (lane->text && wanted <= PyBytes_GET_SIZE(lane->text)) return 0;
-    if (wanted < lane->expected) wanted = lane->expected;
-    wanted = (Py_ssize_t)rounded((size_t)wanted + AROUND_BYTES) - AROUND_BYTES;
+    Py_ssize_t most = wanted / (count + lane->count) * self->batch_size;
+    if (wanted < lane->expected) wanted = most = lane->expected;
+    size_t room = rounded((size_t)(wanted + AROUND_BYTES), (size_t)(most + AROUND_BYTES));
+    wanted = (Py_ssize_t)room - AROUND_BYTES;
     PyObject *text = PyBytes_FromStringAndSize(NULL, wanted);
     if (text == NULL) return -1;
     PyObject *from = lane->text ? lane->text : lane->head;
@@ -373,7 +377,7 @@ static Py_ssize_t move(OpenLanes *self, OpenLane *lane, Groups *groups, Found *f
                            self->batch_bytes - body_length(lane) - (lane->count > 0), !lane->count);
     if (share.count == 0) return 0;
     size_t kept = (size_t)share.count * kept_length(self, 0) + (size_t)share.ids_size;
-    if (reserve_text(self, lane, share.size + 1) < 0 ||
+    if (reserve_text(self, lane, share.size + 1, share.count) < 0 ||
         reserve_kept(self, lane, kept) < 0)
         return -1;
     const char *data = PyBytes_AS_STRING(groups->data);
@@ -535,7 +539,7 @@ static PyObject *lanes_extend(OpenLanes *self, PyObject *args) {
     Py_ssize_t count = PyList_GET_SIZE(origins);
     if ((lane = as_lane(self, one)) == NULL) goto done;
     if (count > 0) {
-        if (reserve_text(self, lane, piece.len + 1) < 0 ||
+        if (reserve_text(self, lane, piece.len + 1, count) < 0 ||
             keep_all(self, lane, ids, origins) < 0)
             goto done;
         char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
