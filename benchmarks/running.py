@@ -188,7 +188,10 @@ class Bench:
                     stdin=scenario.stdin,
                     options=scenario.options,
                 )
-                return run(contender.command(job), target, scratch / "errors")
+                command = contender.command(job)
+                environment = {**command.environment, **dict(scenario.environment)}
+                command = replace(command, environment=environment)
+                return run(command, target, scratch / "errors")
         finally:
             shutil.rmtree(scratch)
 

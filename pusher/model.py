@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple, Protocol
 
@@ -333,12 +333,12 @@ class Batch:
             self._ids = ids_in(self.ids_text)
         return self._ids
 
-    def names_any(self, ids: Collection[str]) -> bool:
+    def names_any(self, ids: Set[str]) -> bool:
         """Some of its messages may be of one of these objects. A part does not know, so it may."""
         if not self.ids_text:
             return True
         if len(ids) > _SEARCHED_MAX:
-            return not set(ids).isdisjoint(self.ids)
+            return not ids.isdisjoint(self.ids)
         text = f"{ID_SEPARATOR}{self.ids_text}{ID_SEPARATOR}"
         return any(f"{ID_SEPARATOR}{one}{ID_SEPARATOR}" in text for one in ids)
 

@@ -232,7 +232,7 @@ class Sample:
         has_picks = not self._is_none and (
             is_new_lane
             or self._next_index < self._seen + count
-            or (known is not None and batch.names_any(known))
+            or (known is not None and batch.names_any(known.keys()))
         )
         if has_picks or remember_last:  # Mostly not: then nothing has to be looked into.
             named = _Named(delivery, now_s)
