@@ -341,6 +341,8 @@ class Batcher:
         Messages whose object is in flight start to wait. The rest then stays open to fill up,
         unless this is its last call.
         """
+        if not lane.count:  # It was emptied while another batch was let go, and perhaps forgotten.
+            return
         has_waiters = self._lanes.meets_flying(lane) and self._set_aside(lane)
         if lane.count and (is_last_call or not has_waiters):
             yield self._take(lane)

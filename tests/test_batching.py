@@ -813,3 +813,14 @@ def test_a_batch_tells_whether_it_may_be_about_some_objects(others: int, add: Ad
     for external_id in ("o1", "o22", "o3"):
         assert batch.names_any({*known, external_id})
     assert batch.part(0, 1).names_any({"x"})
+
+
+def test_lanes_that_are_withdrawn_while_others_are_closed_are_no_trouble(add: Add) -> None:
+    batcher = Batcher()
+    for number, store in enumerate("abc", 1):
+        add(batcher, [message_of("o", number, lane=Lane(store, "DEAL"))], number=number)
+    closing = batcher.finish()
+    assert numbers([next(closing)]) == [1]
+    assert batcher.withdraw({2}).total() == 1
+    assert numbers(closing) == [3]
+    assert batcher.open_lane_count == 0
