@@ -40,6 +40,7 @@ typedef struct OpenLane {
     struct OpenLane *older, *newer; /* Lanes with open messages. */
     Py_ssize_t expected;            /* What a body of it takes, if it fills quickly; 0: not known. */
     PyObject *name, *head;
+    const void *owner; /* The lanes that know it; NULL once they do not. */
     uint64_t number;
     char store[];
 } OpenLane;
@@ -277,6 +278,7 @@ static OpenLane *new_lane(OpenLanes *self, uint32_t hash, const char *store, Py_
         lane->type = (int16_t)type;
         lane->name = Py_NewRef(name);
         lane->head = Py_NewRef(head);
+        lane->owner = self;
         lane->number = self->next_number++;
         put(lane->store, store, length);
     }
@@ -350,6 +352,14 @@ static void empty_lane(OpenLanes *self, OpenLane *lane) {
     lane->count = 0;
 }
 
+/* Let go of room that nothing came into. */
+static void drop_room(OpenLanes *self, OpenLane *lane) {
+    if (lane->count) return;
+    PyObject *text = lane->text;
+    empty_lane(self, lane);
+    Py_XDECREF(text);
+}
+
 /* Make room for messages in a body; -1 with an exception. */
 static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more, Py_ssize_t count) {
     Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
@@ -378,8 +388,10 @@ static Py_ssize_t move(OpenLanes *self, OpenLane *lane, Groups *groups, Found *f
     if (share.count == 0) return 0;
     size_t kept = (size_t)share.count * kept_length(self, 0) + (size_t)share.ids_size;
     if (reserve_text(self, lane, share.size + 1, share.count) < 0 ||
-        reserve_kept(self, lane, kept) < 0)
+        reserve_kept(self, lane, kept) < 0) {
+        drop_room(self, lane);
         return -1;
+    }
     const char *data = PyBytes_AS_STRING(groups->data);
     char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
     int is_first = !lane->count;
@@ -469,8 +481,11 @@ static PyObject *lanes_add(OpenLanes *self, PyObject *const *args, Py_ssize_t na
 /* Python's side. */
 
 static OpenLane *as_lane(OpenLanes *self, PyObject *one) {
-    if (Py_IS_TYPE(one, state_of(self)->lane_type)) return (OpenLane *)one;
-    PyErr_SetString(PyExc_TypeError, "this is no open lane");
+    if (!Py_IS_TYPE(one, state_of(self)->lane_type))
+        PyErr_SetString(PyExc_TypeError, "this is no open lane");
+    else if (((OpenLane *)one)->owner != self)
+        PyErr_SetString(PyExc_ValueError, "this lane is forgotten, or of other lanes");
+    else return (OpenLane *)one;
     return NULL;
 }
 
@@ -508,8 +523,17 @@ static int keep_all(OpenLanes *self, OpenLane *lane, PyObject *ids, PyObject *or
     uint32_t used_before = lane->kept_used;
     for (Py_ssize_t i = 0; i < count; i++) {
         const char *stop = id;
-        while (self->keeps_order && stop < end && (unsigned char)*stop != ID_SEPARATOR) stop++;
-        long long origin = PyLong_AsLongLong(PyList_GET_ITEM(origins, i));
+        for (; self->keeps_order && stop < end && (unsigned char)*stop != ID_SEPARATOR; stop++) {
+            if ((unsigned char)*stop < 0x80) continue;
+            PyErr_SetString(PyExc_ValueError, "an id is not ASCII");
+            goto failed;
+        }
+        PyObject *item = PyList_GET_ITEM(origins, i);
+        if (!PyLong_Check(item)) { /* Anything else may run code to become one. */
+            PyErr_SetString(PyExc_TypeError, "an origin is an integer");
+            goto failed;
+        }
+        long long origin = PyLong_AsLongLong(item);
         if (origin == -1 && PyErr_Occurred()) goto failed;
         if (stop - id > ID_MAX || (self->keeps_order && (stop < end) != (i + 1 < count))) {
             PyErr_SetString(PyExc_ValueError, "there are not as many ids as origins");
@@ -540,8 +564,10 @@ static PyObject *lanes_extend(OpenLanes *self, PyObject *args) {
     if ((lane = as_lane(self, one)) == NULL) goto done;
     if (count > 0) {
         if (reserve_text(self, lane, piece.len + 1, count) < 0 ||
-            keep_all(self, lane, ids, origins) < 0)
+            keep_all(self, lane, ids, origins) < 0) {
+            drop_room(self, lane);
             goto done;
+        }
         char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
         if (lane->count) *to++ = ',';
         lane->text_used = put(to, piece.buf, piece.len) - PyBytes_AS_STRING(lane->text);
@@ -570,7 +596,10 @@ static PyObject *lanes_put(OpenLanes *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "a body is put where nothing is open");
         return NULL;
     }
-    if (keep_all(self, lane, ids, origins) < 0) return NULL;
+    if (keep_all(self, lane, ids, origins) < 0) {
+        drop_room(self, lane);
+        return NULL;
+    }
     if (lane->text) self->held_bytes -= PyBytes_GET_SIZE(lane->text);
     Py_XSETREF(lane->text, Py_NewRef(body));
     self->held_bytes += PyBytes_GET_SIZE(body);
@@ -760,10 +789,8 @@ static PyObject *lanes_forget(OpenLanes *self, PyObject *one) {
         PyErr_SetString(PyExc_ValueError, "only a known lane that holds nothing is forgotten");
         return NULL;
     }
-    PyObject *text = lane->text;
-    empty_lane(self, lane); /* There may be room that nothing is in. */
-    Py_XDECREF(text);
     forget_slot(self, slot);
+    lane->owner = NULL;
     Py_DECREF(lane);
     Py_RETURN_NONE;
 }
@@ -822,7 +849,11 @@ static PyObject *lanes_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 static void lanes_dealloc(OpenLanes *self) {
     PyTypeObject *type = Py_TYPE(self);
-    for (uint32_t i = 0; i < self->slot_count; i++) Py_XDECREF(self->slots[i].lane);
+    for (uint32_t i = 0; i < self->slot_count; i++) {
+        if (!self->slots[i].lane) continue;
+        self->slots[i].lane->owner = NULL; /* Others may hold it. */
+        Py_DECREF(self->slots[i].lane);
+    }
     PyMem_RawFree(self->slots);
     PyMem_RawFree(self->flying);
     Py_XDECREF(self->name_lane);

@@ -815,13 +815,18 @@ static PyObject *scanner_take_off(PyObject *Py_UNUSED(module), PyObject *args) {
     if (!PyArg_ParseTuple(args, "w*LO", &buffer, &first, &given)) return NULL;
     PyObject *origins = PySequence_Fast(given, "origins are a sequence");
     if (origins == NULL || (emptied = PyList_New(0)) == NULL) goto failed;
+    if (buffer.itemsize != (Py_ssize_t)sizeof(int64_t)) {
+        PyErr_SetString(PyExc_TypeError, "counts are integers of 64 bits");
+        goto failed;
+    }
     int64_t *counts = buffer.buf;
     Py_ssize_t length = buffer.len / (Py_ssize_t)sizeof(int64_t);
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(origins); i++) {
         long long origin = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(origins, i));
         if (origin == -1 && PyErr_Occurred()) goto failed;
-        long long number = origin >> INDEX_BITS, place = number - first;
-        if (place < 0 || place >= length || counts[place] == 0) {
+        long long number = origin >> INDEX_BITS;
+        uint64_t place = (uint64_t)number - (uint64_t)first;
+        if (place >= (uint64_t)length || counts[place] <= 0) {
             PyErr_Format(PyExc_AssertionError, "chunk %lld was settled more often than it was read",
                          number);
             goto failed;

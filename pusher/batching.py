@@ -38,7 +38,7 @@ except ImportError:  # No C compiler was there when pusher was installed.
 if TYPE_CHECKING:
     from pusher._scanner import OpenLane
 
-__all__ = ["Batcher"]
+__all__ = ["Batcher", "OpenLanes"]
 
 _ANY_SIZE = 1 << 62
 

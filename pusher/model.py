@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple, Protocol
 
@@ -333,7 +334,7 @@ class Batch:
             self._ids = ids_in(self.ids_text)
         return self._ids
 
-    def names_any(self, ids: Set[str]) -> bool:
+    def names_any(self, ids: AbstractSet[str]) -> bool:
         """Some of its messages may be of one of these objects. A part does not know, so it may."""
         if not self.ids_text:
             return True

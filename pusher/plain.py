@@ -225,9 +225,10 @@ def take_off(counts: array[int], first_chunk: int, origins: Sequence[int]) -> li
     """
     emptied = []
     for number, count in chunk_counts(origins):
-        counts[number - first_chunk] -= count
-        if counts[number - first_chunk] < 0:
+        place = number - first_chunk
+        if not 0 <= place < len(counts) or counts[place] < count:
             raise AssertionError(f"chunk {number} was settled more often than it was read")
-        if counts[number - first_chunk] == 0:
+        counts[place] -= count
+        if counts[place] == 0:
             emptied.append(number)
     return emptied

@@ -360,6 +360,7 @@ def test_origins_of_groups_count_the_lines_of_the_whole_chunk() -> None:
     chunk = chunk_of([message_of(f"o{n}", n, lane=lanes[n % 2]) for n in range(8)], 7)
     chunk.data = chunk.data.replace(b"\n", b"\n \n")  # Blank lines do not count.
     groups = Decoder(takes_groups=True).decode(chunk, 0).groups
+    assert groups is not None
     batches = [*batcher.add_groups(groups, chunk, 0.0), *batcher.drain()]
     assert numbers(batches) == [0, 2, 4, 1, 3, 5, 6, 7]
     for batch in batches:
@@ -452,8 +453,11 @@ def test_a_chunk_is_not_held_once_its_groups_are_added() -> None:
     batcher = Batcher(batch_size=4)
     chunk = chunk_of([message_of(f"o{n}", n) for n in range(10)])
     before = sys.getrefcount(chunk.data)
-    for batch in batcher.add_groups(Decoder(takes_groups=True).decode(chunk, 0).groups, chunk, 0.0):
+    groups = Decoder(takes_groups=True).decode(chunk, 0).groups
+    assert groups is not None
+    for batch in batcher.add_groups(groups, chunk, 0.0):
         assert len(batch) == 4
+    del groups
     after = sys.getrefcount(chunk.data)
     assert after == before
 

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STALE = "_scanner.suffix.so"
+BUILT_FROM = ("pyproject.toml", "pusher/_scanner.c", "pusher/_lanes.c", "pusher/_scanner.h")
 
 PYTHON = """#!/bin/sh
 case "$2" in *sysconfig*) echo .suffix.so ;; esac
@@ -31,7 +32,7 @@ esac
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A clone with what `scripts/install` looks at, and programs that only seem to install."""
-    for name in ("pyproject.toml", "scripts/install", "pusher/_scanner.c"):
+    for name in (*BUILT_FROM, "scripts/install"):
         target = tmp_path / name
         target.parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, target)
@@ -58,7 +59,7 @@ def test_it_is_installed_once(clone: Path) -> None:
     assert install(clone) == []
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "pusher/_scanner.c"])
+@pytest.mark.parametrize("name", BUILT_FROM)
 def test_it_is_installed_again_when_what_it_is_built_from_has_changed(
     clone: Path, name: str
 ) -> None:
@@ -89,7 +90,7 @@ def test_a_package_has_every_file_that_is_not_a_module() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folder = ROOT / "pusher"
     named = {path for glob in settings["package-data"]["pusher"] for path in folder.glob(glob)}
-    built = {".py", ".pyc", ".so", ".c"}
+    built = {".py", ".pyc", ".so", ".c", ".h"}
     files = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in built}
     assert files == named
     assert not settings["include-package-data"]

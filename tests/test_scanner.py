@@ -6,7 +6,7 @@ import gc
 import random
 import sys
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
@@ -28,7 +28,7 @@ from proof.scanning import (
 )
 
 from pusher.decoding import HAS_SCANNER, Decoded, Decoder
-from pusher.model import OBJECT_TYPES, Group, ids_text_of
+from pusher.model import OBJECT_TYPES, Group, Groups, ids_text_of
 from pusher.protocol import decode_piece
 
 if HAS_SCANNER:
@@ -93,7 +93,7 @@ def nested(levels: int, opening: str = "[", closing: str = "]") -> str:
     return opening * levels + closing * levels
 
 
-def found(data: bytes, defaults: Defaults = NOTHING) -> tuple[Sequence[Group], int, int, int, bool]:
+def found(data: bytes, defaults: Defaults = NOTHING) -> tuple[Groups, int, int, int, bool]:
     """What the scanner gives, which is compared with what the decoder gives."""
     assert compare(scan, data, defaults)
     scanned = scan(data, FIRST_ORIGIN, *defaults)
@@ -146,7 +146,8 @@ def test_the_lanes_come_in_the_order_of_their_first_messages_and_messages_in_the
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\n\n\n", b" \t\r\n \n", b"\r\n"])
 def test_no_message_is_no_group(data: bytes) -> None:
-    assert found(data) == ([], 0, 0, MAX, False)
+    groups, *facts = found(data)
+    assert (len(groups), list(groups), facts) == (0, [], [0, 0, MAX, False])
 
 
 def test_the_decoder_gives_its_groups_with_the_same_warnings() -> None:
@@ -156,6 +157,7 @@ def test_the_decoder_gives_its_groups_with_the_same_warnings() -> None:
         for takes_groups in (True, False)
     ]
     assert [len(decoded.messages) for decoded in whole] == [0, 2]
+    assert whole[0].groups is not None
     assert all_of(whole[0].groups[0])[2] == [FIRST_ORIGIN, FIRST_ORIGIN + 1]
     assert whole[0].warnings == whole[1].warnings
     assert len(whole[0].warnings) == 2
@@ -302,7 +304,7 @@ def test_the_decoder_never_fills_in_a_time_twice_whoever_decodes() -> None:
             for data in chunks:
                 decoded = decoder.decode(chunk_of(data), READ_AT_MS)
                 messages = decoded.messages
-                for group in decoded.groups:
+                for group in decoded.groups or ():
                     messages += decode_piece(all_of(group)[0])
                 times[-1] += [message.changed_at for message in messages]  # type: ignore[misc]
         assert times[0] == times[1]

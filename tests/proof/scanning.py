@@ -471,7 +471,7 @@ def _starve(scan: Scan, rng: random.Random) -> int:
     )
     failures, places = 0, list(range(lanes))
     for nth in range(lanes * 20):
-        groups: Sequence[Group] = ()
+        groups: Groups | tuple[()] = ()
         are_taken = [False] * lanes
         try:
             api.set_nomemory(nth, nth + rng.choice((1, 2)))

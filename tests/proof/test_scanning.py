@@ -21,7 +21,7 @@ from proof.ledger import IS_FULL, size
 from proof.table import SCANNING
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "pusher" / "_scanner.c"
+SOURCES = ("_scanner.c", "_lanes.c", "_scanner.h")
 SECONDS = size(ci=4, full=600)
 AT_ONCE = size(ci=1, full=2)
 EXECUTIONS_MIN = size(ci=2_000, full=2_000_000)
@@ -43,12 +43,18 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def built(text: str, folder: Path) -> Path:
+def texts() -> dict[str, str]:
+    """What the scanner is built from, by the names of its files."""
+    return {name: (ROOT / "pusher" / name).read_text("utf-8") for name in SOURCES}
+
+
+def built(sources: Mapping[str, str], folder: Path) -> Path:
     """A build of the scanner with checks of each access; it is no faster for that."""
-    source, library = folder / "_scanner.c", folder / "_scanner.so"
-    source.write_text(text, "utf-8")
+    for name, text in sources.items():
+        (folder / name).write_text(text, "utf-8")
+    units, library = [folder / name for name in sources if name.endswith(".c")], folder / "built.so"
     include = sysconfig.get_paths()["include"]
-    run(["gcc", "-shared", "-fPIC", *FLAGS, f"-I{include}", source, "-o", library], check=True)
+    run(["gcc", "-shared", "-fPIC", *FLAGS, f"-I{include}", *units, "-o", library], check=True)
     return library
 
 
@@ -86,7 +92,7 @@ async def test_millions_of_harmed_chunks_are_left_or_taken_without_a_byte_too_mu
     tmp_path: Path,
 ) -> None:
     """CI takes the same seed each time; a soak has new ones, and notes how many chunks it tried."""
-    library = built(SOURCE.read_text("utf-8"), tmp_path)
+    library = built(texts(), tmp_path)
     first = int(datetime.now(UTC).timestamp()) if IS_FULL else 1
     done = await asyncio.gather(*(try_for_a_while(library, first + n) for n in range(AT_ONCE)))
     total: dict[str, Any] = {
@@ -102,8 +108,9 @@ async def test_millions_of_harmed_chunks_are_left_or_taken_without_a_byte_too_mu
 
 
 async def test_the_sanitizer_would_tell_of_a_byte_too_much(tmp_path: Path) -> None:
-    text, right = SOURCE.read_text("utf-8"), "while (end - p >= 8) {"
-    assert text.count(right) == 1
-    library = built(text.replace(right, "while (end - p >= 6) {"), tmp_path)
+    sources, right = texts(), "while (end - p >= 8) {"
+    assert sources["_scanner.c"].count(right) == 1
+    sources["_scanner.c"] = sources["_scanner.c"].replace(right, "while (end - p >= 6) {")
+    library = built(sources, tmp_path)
     with pytest.raises(pytest.fail.Exception, match="ERROR: AddressSanitizer"):
         await try_for_a_while(library, 1)
