@@ -19,14 +19,25 @@ from importlib import import_module
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import orjson
 from msgspec import UNSET
 
 from pusher.decoding import Decoder
-from pusher.model import OBJECT_TYPES, Chunk, Group, Groups, ObjectType, SyncMessage, ids_text_of
-from pusher.protocol import encode_piece
+from pusher.model import (
+    OBJECT_TYPES,
+    Chunk,
+    Group,
+    Groups,
+    Lane,
+    ObjectType,
+    SyncMessage,
+    ids_text_of,
+)
+from pusher.plain import OpenLanes as PlainLanes
+from pusher.protocol import body_head, encode_piece
 
 __all__ = [
     "FIRST_ORIGIN",
@@ -425,16 +436,89 @@ def mutated(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
 # The campaign
 
 
-def scan_of(library: Path) -> Scan:
-    """The scanner of another build."""
+def module_of(library: Path) -> ModuleType:
+    """The scanner of another build, and its lanes."""
     name = "pusher._scanner"
     spec = spec_from_file_location(name, library, loader=ExtensionFileLoader(name, str(library)))
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    scan: Scan = module.scan
+    return module
+
+
+def scan_of(library: Path) -> Scan:
+    """The scanner of another build."""
+    scan: Scan = module_of(library).scan
     return scan
+
+
+class _Lanes:
+    """The lanes of another build, and plain ones that get the same messages."""
+
+    def __init__(self, module: ModuleType, rng: random.Random) -> None:
+        self._scan, self._rng = module.scan, rng
+        limits = rng.choice((1, 2, 5, 200)), rng.choice((200, 900, 4 << 20)), rng.random() < 0.8
+        self._fast = module.OpenLanes(_name_lane, *limits)
+        self._plain = PlainLanes(_name_lane, *limits)
+        self._keeps_order = limits[2]
+        self._flying: list[tuple[Any, bytes]] = []
+
+    def add(self, data: bytes, defaults: Defaults) -> None:
+        """Let a chunk that is taken go through both, and compare the bodies that come out."""
+        rng, fast = self._rng, self._fast
+        scanned, again = (self._scan(data, FIRST_ORIGIN, *defaults) for _ in range(2))
+        if scanned is None:
+            return
+        if rng.random() < 0.2:  # In pieces, as where messages wait.
+            for group in scanned[0]:
+                lane = fast.lane(group.store_id, group.object_type)
+                piece, ids, origins = group.take(rng.choice((1, 2)), ALL, True)
+                fast.extend(lane, piece, ids if self._keeps_order else "", origins, 0.0)
+                self._follow(lane, again[0])
+        while (lane := fast.add(scanned[0], 0.0)) is not None:
+            self._follow(lane, again[0])
+            self._take(lane)
+        for lane in fast.open():
+            self._follow(lane, again[0])
+            if rng.random() < 0.3:
+                self._take(lane)
+            elif rng.random() < 0.1:
+                fast.clear(lane)
+                self._plain.clear(self._plain.lane(*lane.name))
+        while self._flying and rng.random() < 0.7:
+            fast.land(*self._flying.pop(rng.randrange(len(self._flying))))
+        for lane in fast.all():
+            if lane.is_idle:
+                fast.forget(lane)
+
+    def _follow(self, lane: Any, again: Groups) -> None:
+        """Let as many messages of the same group into the plain lane."""
+        other = self._plain.lane(*lane.name)
+        if missing := lane.count - other.count:
+            group = next(one for one in again if (one.store_id, one.object_type) == lane.name)
+            taken = group.take(missing, ALL, True)
+            assert taken is not None
+            self._plain.extend(other, *taken, 0.0)
+        assert (lane.count, lane.body_bytes) == (other.count, other.body_bytes)
+        assert self._fast.body(lane) == self._plain.body(other)
+
+    def _take(self, lane: Any) -> None:
+        other = self._plain.lane(*lane.name)
+        meets = self._fast.meets_flying(lane)
+        flying = {marks for of, marks in self._flying if of is lane}
+        assert flying or not meets
+        body, ids, origins, marks = self._fast.take(lane)
+        assert (body, ids) == (self._plain.body(other), self._plain.ids(other))
+        assert origins == self._plain.origins(other)
+        self._plain.clear(other)
+        if self._keeps_order:
+            self._flying.append((lane, marks))
+
+
+def _name_lane(store_id: str, object_type: ObjectType) -> tuple[Lane, bytes]:
+    lane = Lane(store_id, object_type)
+    return lane, body_head(lane)
 
 
 _DEFAULTS = (
@@ -498,7 +582,9 @@ def _resident_bytes() -> int:
 
 def main(library: str, seconds: str, seed: str, last: str) -> None:
     """Try for so long; print what was done as JSON. `last` keeps the chunk that was tried last."""
-    rng, scan = random.Random(int(seed)), scan_of(Path(library))
+    rng, module = random.Random(int(seed)), module_of(Path(library))
+    scan: Scan = module.scan
+    lanes = _Lanes(module, rng)
     starved = _starve(scan, rng)
     executions = taken = 0
     warm_bytes = 0
@@ -509,7 +595,12 @@ def main(library: str, seconds: str, seed: str, last: str) -> None:
             for data in _tried(rng):
                 seen = data[: (1 << 16) - 8]
                 kept[: 8 + len(seen)] = len(data).to_bytes(8, "little") + seen
-                taken += compare(scan, data, rng.choice(_DEFAULTS), rng)
+                defaults = rng.choice(_DEFAULTS)
+                if compare(scan, data, defaults, rng):
+                    taken += 1
+                    lanes.add(data, defaults)
+                if executions % 512 == 0:
+                    lanes = _Lanes(module, rng)
                 executions += 1
                 if executions % 256 == 0 and time.monotonic() > end_s:
                     break
