@@ -107,10 +107,18 @@ async def test_millions_of_harmed_chunks_are_left_or_taken_without_a_byte_too_mu
     assert max(one["grown_mib"] for one in done) < GROWN_MIB_MAX
 
 
-async def test_the_sanitizer_would_tell_of_a_byte_too_much(tmp_path: Path) -> None:
-    sources, right = texts(), "while (end - p >= 8) {"
-    assert sources["_scanner.c"].count(right) == 1
-    sources["_scanner.c"] = sources["_scanner.c"].replace(right, "while (end - p >= 6) {")
-    library = built(sources, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("_scanner.c", "while (end - p >= 8) {", "while (end - p >= 6) {"),
+        ("_lanes.c", "(Py_ssize_t)room - AROUND_BYTES;", "(Py_ssize_t)room - AROUND_BYTES - 32;"),
+    ],
+)
+async def test_the_sanitizer_would_tell_of_a_byte_too_much(
+    name: str, right: str, wrong: str, tmp_path: Path
+) -> None:
+    sources = texts()
+    assert sources[name].count(right) == 1
+    library = built({**sources, name: sources[name].replace(right, wrong)}, tmp_path)
     with pytest.raises(pytest.fail.Exception, match="ERROR: AddressSanitizer"):
         await try_for_a_while(library, 1)
