@@ -61,7 +61,9 @@ _QUICK_SUITE = (
 _ZIPF = _lanes(40_000, 11_400_000, 0.5)
 """Half of these lanes have 200 messages or more."""
 
-_AS_MUCH_AS_NEEDED = ("--memory", "8GiB", "--max-lag", "8GiB", "--max-age", "10m")
+_AS_MUCH_AS_NEEDED = (
+    *("--memory", "8GiB", "--max-lag", "8GiB", "--max-age", "10m", "--linger", "10m"),
+)
 """Batches leave when they are full, or at the end."""
 
 _FULL_SUITE = (
