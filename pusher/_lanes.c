@@ -352,12 +352,15 @@ static void empty_lane(OpenLanes *self, OpenLane *lane) {
     lane->count = 0;
 }
 
-/* Let go of room that nothing came into. */
-static void drop_room(OpenLanes *self, OpenLane *lane) {
-    if (lane->count) return;
+static void clear_lane(OpenLanes *self, OpenLane *lane) {
     PyObject *text = lane->text;
     empty_lane(self, lane);
     Py_XDECREF(text);
+}
+
+/* Let go of room that nothing came into. */
+static void drop_room(OpenLanes *self, OpenLane *lane) {
+    if (!lane->count) clear_lane(self, lane);
 }
 
 /* Make room for messages in a body; -1 with an exception. */
@@ -551,7 +554,7 @@ failed:
 
 PyDoc_STRVAR(extend_doc,
 "extend(lane, piece, ids, origins, now_s)\n--\n\n"
-"Add messages to what is open in a lane: a piece of a body, and as `piece_of_ids` gives their ids.");
+"Add messages to what is open in a lane: a piece of a body, and as `ids_text_of` gives their ids.");
 
 static PyObject *lanes_extend(OpenLanes *self, PyObject *args) {
     PyObject *one, *ids, *origins, *result = NULL;
@@ -745,9 +748,7 @@ static PyObject *lanes_meets_flying(OpenLanes *self, PyObject *one) {
 static PyObject *lanes_clear(OpenLanes *self, PyObject *one) {
     OpenLane *lane = as_lane(self, one);
     if (lane == NULL) return NULL;
-    PyObject *text = lane->text;
-    empty_lane(self, lane);
-    Py_XDECREF(text);
+    clear_lane(self, lane);
     Py_RETURN_NONE;
 }
 

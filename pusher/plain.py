@@ -121,7 +121,7 @@ class OpenLanes:
     def extend(
         self, lane: OpenLane, piece: bytes | memoryview, ids: str, origins: list[int], now_s: float
     ) -> None:
-        """Add messages to what is open in a lane: a piece of a body, and as `piece_of_ids`."""
+        """Add messages to what is open in a lane: a piece of a body, and as `ids_text_of`."""
         if lane.whole is not None:
             lane.pieces = [lane.whole.removeprefix(lane.head).removesuffix(BODY_END)]
             lane.whole = None
