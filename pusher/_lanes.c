@@ -1,44 +1,56 @@
-/* Open lanes: the bodies that messages grow into, and which objects are in flight.
+/* Open lanes: what is open in each, and which objects are in flight.
 
    As in plain.py, which is used where this was not compiled; tests hold the two against each
-   other. What comes from the scanner is copied once: from the chunk into the body of its lane. With
-   many lanes each message meets memory that nothing has touched for long, so that of several lanes
-   is asked for at once, ahead of its use. */
+   other. Of what comes from the scanner a lane only notes the place: the chunk is held anyway. It is
+   copied once, into the body, when that is taken. With many lanes each message meets memory that
+   nothing has touched for long, so it is asked for ahead of its use. */
 
 #include "_scanner.h"
 
 #define BODY_END "]}"
 #define BODY_END_LENGTH 2
 #define AT_ONCE 32       /* So many lanes are asked for at once. */
-#define QUICKLY_S 0.1    /* A lane that was filled so quickly gets a body of full size at once. */
+#define AHEAD 8          /* So many messages ahead memory is asked for. */
+#define AHEAD_BYTES 512  /* Of one map: of what is longer, the processor sees itself how it goes on. */
 #define LEAST_ROOM 128
 #define LARGE (1 << 20)
 #define AROUND_BYTES 64  /* More than a bytes object, and the allocator, take besides the bytes. */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PREFETCH(address) __builtin_prefetch((address), 1)
+#define PREFETCH_READ(address) __builtin_prefetch((address), 0)
 #else
 #define PREFETCH(address) ((void)(address))
+#define PREFETCH_READ(address) ((void)(address))
 #endif
 
-/* What one lane holds. Of each open message, `kept` has its origin and, where order is kept, the
-   hash of its id, the length of its id, and the id. */
+/* Where an open message is. */
+typedef struct {
+    Groups *groups; /* Not counted as a reference: `held` counts. */
+    const Record *record;
+} Place;
+
+/* What one lane holds: messages that were copied or encoded into `text`, and after them the places
+   of others. Of each message in the text, `kept` has its origin and, where order is kept, the hash
+   of its id, the length of its id, and the id. */
 typedef struct OpenLane {
     PyObject_VAR_HEAD /* The size is that of the store, in UTF-8. */
     uint32_t hash;
     int16_t type;
     int16_t is_whole; /* The text is a body already, and somebody else's. */
-    uint32_t count;     /* Open messages. */
-    uint32_t flying;    /* Batches. */
+    uint32_t count;   /* Open messages. */
+    uint32_t placed, places_room;
+    uint32_t flying;  /* Batches. */
+    Place *places;
+    Py_ssize_t used;    /* What the body takes without its end, if something is open. */
     PyObject *unlisted; /* Marks of the last one of them, where they are in no table yet; or NULL. */
-    PyObject *text;       /* Bytes that become the body; NULL where nothing is open. */
+    PyObject *text;       /* Bytes that become the body, or its beginning; NULL: there are none. */
     Py_ssize_t text_used; /* Without the end. */
     char *kept;
     uint32_t kept_used, kept_room;
     PyObject *waiting; /* What Python knows of messages that wait; mostly NULL. */
     double opened_at_s;
     struct OpenLane *older, *newer; /* Lanes with open messages. */
-    Py_ssize_t expected;            /* What a body of it takes, if it fills quickly; 0: not known. */
     PyObject *name, *head;
     const void *owner; /* The lanes that know it; NULL once they do not. */
     uint64_t number;
@@ -71,14 +83,12 @@ typedef struct {
     uint64_t next_number;
 } OpenLanes;
 
-/* Sizes of memory are powers of 2, and those and a half: what one lane lets go of fits another. It
-   grows to the double, as finding memory takes longer than filling it, but not over `most`, which is
-   what suffices for a full batch. */
-static size_t rounded(size_t size, size_t most) {
+/* Sizes of memory are powers of 2, and those and a half: what one lane lets go of fits another. */
+static size_t rounded(size_t size) {
     size_t room = LEAST_ROOM;
     if (size > LARGE) return size + size / 8;
     while (room < size) room *= 2;
-    return room / 4 * 3 >= size && room / 4 * 3 >= most ? room / 4 * 3 : room;
+    return room / 4 * 3 >= size ? room / 4 * 3 : room;
 }
 
 static State *state_of(OpenLanes *self) { return PyType_GetModuleState(Py_TYPE(self)); }
@@ -171,7 +181,7 @@ static int list_flying(OpenLanes *self, OpenLane *lane) {
 static int reserve_kept(OpenLanes *self, OpenLane *lane, size_t more) {
     size_t wanted = lane->kept_used + more;
     if (wanted <= lane->kept_room) return 0;
-    wanted = rounded(wanted, wanted);
+    wanted = rounded(wanted);
     char *larger = wanted <= UINT32_MAX ? PyMem_RawRealloc(lane->kept, wanted) : NULL;
     if (larger == NULL) {
         PyErr_NoMemory();
@@ -187,23 +197,23 @@ static size_t kept_length(const OpenLanes *self, size_t ids_length) {
     return self->keeps_order ? sizeof(int64_t) + sizeof(uint64_t) + 1 + ids_length : sizeof(int64_t);
 }
 
-static void keep(OpenLanes *self, OpenLane *lane, int64_t origin, const char *id, size_t length) {
-    char *to = put(lane->kept + lane->kept_used, (const char *)&origin, sizeof origin);
-    if (self->keeps_order) {
-        uint64_t hash = hash_of_id(id, length);
-        to = put(to, (const char *)&hash, sizeof hash);
-        *to++ = (char)length;
-        to = put(to, id, (Py_ssize_t)length);
-    }
-    lane->kept_used = (uint32_t)(to - lane->kept);
-}
-
+/* What is known of an open message; of its id only where order is kept. */
 typedef struct {
     int64_t origin;
     uint64_t hash;
     const char *id;
     size_t id_length;
 } Kept;
+
+static void keep(OpenLanes *self, OpenLane *lane, const Kept *one) {
+    char *to = put(lane->kept + lane->kept_used, (const char *)&one->origin, sizeof one->origin);
+    if (self->keeps_order) {
+        to = put(to, (const char *)&one->hash, sizeof one->hash);
+        *to++ = (char)one->id_length;
+        to = put(to, one->id, (Py_ssize_t)one->id_length);
+    }
+    lane->kept_used = (uint32_t)(to - lane->kept);
+}
 
 static const char *read_kept(const OpenLanes *self, const char *from, Kept *kept) {
     *kept = (Kept){0};
@@ -217,6 +227,105 @@ static const char *read_kept(const OpenLanes *self, const char *from, Kept *kept
         from += kept->id_length;
     }
     return from;
+}
+
+static Kept kept_of(const OpenLanes *self, const Place *place) {
+    const Groups *groups = place->groups;
+    Kept kept = {.origin = groups->first_origin + (place->record - groups->records)};
+    if (self->keeps_order) {
+        kept.id = PyBytes_AS_STRING(groups->data) + place->record->id;
+        kept.id_length = place->record->id_length;
+        kept.hash = hash_of_id(kept.id, kept.id_length);
+    }
+    return kept;
+}
+
+/* The open messages of a lane, one after the other. */
+typedef struct {
+    const OpenLane *lane;
+    const char *from;
+    uint32_t index;
+} Walk;
+
+static Walk walk(const OpenLane *lane) { return (Walk){lane, lane->kept, 0}; }
+
+static int has_next(const OpenLanes *self, Walk *one, Kept *kept) {
+    const OpenLane *lane = one->lane;
+    const uint32_t copied = lane->count - lane->placed;
+    if (one->index == lane->count) return 0;
+    if (one->index < copied) one->from = read_kept(self, one->from, kept);
+    else *kept = kept_of(self, &lane->places[one->index - copied]);
+    one->index++;
+    return 1;
+}
+
+/* Places. */
+
+static Py_ssize_t groups_bytes(const Groups *groups) {
+    return (Py_ssize_t)(sizeof(Groups) + groups->count * sizeof(Record));
+}
+
+static void hold(OpenLanes *self, Groups *groups, uint32_t count) {
+    if (groups->held == 0) {
+        Py_INCREF(groups);
+        self->held_bytes += groups_bytes(groups);
+    }
+    groups->held += count;
+}
+
+static void let_go(OpenLanes *self, const Place *places, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        Groups *groups = places[i].groups;
+        if (--groups->held) continue;
+        self->held_bytes -= groups_bytes(groups);
+        Py_DECREF(groups);
+    }
+}
+
+static int reserve_places(OpenLanes *self, OpenLane *lane, uint32_t more) {
+    size_t wanted = (size_t)lane->placed + more;
+    if (wanted <= lane->places_room) return 0;
+    size_t room = lane->places_room ? lane->places_room : LEAST_ROOM / sizeof(Place);
+    while (room < wanted) room *= 2;
+    Place *larger =
+        room <= INT32_MAX ? PyMem_RawRealloc(lane->places, room * sizeof(Place)) : NULL;
+    if (larger == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->held_bytes += (Py_ssize_t)((room - lane->places_room) * sizeof(Place));
+    lane->places = larger;
+    lane->places_room = (uint32_t)room;
+    return 0;
+}
+
+static void ask_for_bytes(const char *from, uint32_t length) {
+    const char *end = from + (length < AHEAD_BYTES ? length : AHEAD_BYTES);
+    for (; from < end; from += 64) PREFETCH_READ(from);
+    PREFETCH_READ(end);
+}
+
+static void ask_for_message(const Place *place) {
+    const Record *record = place->record;
+    const char *data = PyBytes_AS_STRING(place->groups->data);
+    PREFETCH_READ(data + record->id);
+    ask_for_bytes(data + record->properties.start, record->properties.length);
+    ask_for_bytes(data + record->associations.start, record->associations.length);
+}
+
+/* Copy messages from their places into a body; the place after them. */
+static char *gather(char *to, const Place *places, uint32_t count, int is_first) {
+    for (uint32_t i = 0; i < 2 * AHEAD && i < count; i++)         PREFETCH_READ(places[i].record);
+    for (uint32_t i = 0; i < AHEAD && i < count; i++) ask_for_message(&places[i]);
+    for (uint32_t i = 0; i < count; i++) {
+        const Place *one = &places[i];
+        if (i + 2 * AHEAD < count) PREFETCH_READ(one[2 * AHEAD].record);
+        if (i + AHEAD < count) ask_for_message(&one[AHEAD]);
+        if (!is_first) *to++ = ',';
+        is_first = 0;
+        to = put_message(to, one->record, one->groups);
+    }
+    return to;
 }
 
 /* The table of lanes. */
@@ -319,10 +428,18 @@ static void forget_slot(OpenLanes *self, uint32_t hole) {
 /* Bodies. */
 
 static Py_ssize_t body_length(const OpenLane *lane) {
-    return (lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head)) + BODY_END_LENGTH;
+    return (lane->count ? lane->used : PyBytes_GET_SIZE(lane->head)) + BODY_END_LENGTH;
 }
 
-static void open_lane(OpenLanes *self, OpenLane *lane, double now_s) {
+/* Something comes into a lane: it takes so many bytes in the body. */
+static void fill_lane(OpenLanes *self, OpenLane *lane, uint32_t count, Py_ssize_t size, double now_s) {
+    if (lane->count) {
+        lane->used += size + 1; /* A comma. */
+        lane->count += count;
+        return;
+    }
+    lane->used = PyBytes_GET_SIZE(lane->head) + size;
+    lane->count = count;
     lane->opened_at_s = now_s;
     lane->older = self->newest;
     lane->newer = NULL;
@@ -343,8 +460,12 @@ static void empty_lane(OpenLanes *self, OpenLane *lane) {
         self->open_count--;
     }
     if (lane->text) self->held_bytes -= PyBytes_GET_SIZE(lane->text);
-    self->held_bytes -= lane->kept_room;
+    self->held_bytes -= lane->kept_room + (Py_ssize_t)(lane->places_room * sizeof(Place));
+    let_go(self, lane->places, lane->placed);
     PyMem_RawFree(lane->kept);
+    PyMem_RawFree(lane->places);
+    lane->places = NULL;
+    lane->placed = lane->places_room = 0;
     lane->text = NULL;
     lane->text_used = 0;
     lane->kept = NULL;
@@ -363,15 +484,12 @@ static void drop_room(OpenLanes *self, OpenLane *lane) {
     if (!lane->count) clear_lane(self, lane);
 }
 
-/* Make room for messages in a body; -1 with an exception. */
-static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more, Py_ssize_t count) {
+/* Make room for messages in the text; -1 with an exception. */
+static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more) {
     Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
     Py_ssize_t wanted = used + more + BODY_END_LENGTH;
     if (lane->text && wanted <= PyBytes_GET_SIZE(lane->text)) return 0;
-    Py_ssize_t most = wanted / (count + lane->count) * self->batch_size;
-    if (wanted < lane->expected) wanted = most = lane->expected;
-    size_t room = rounded((size_t)(wanted + AROUND_BYTES), (size_t)(most + AROUND_BYTES));
-    wanted = (Py_ssize_t)room - AROUND_BYTES;
+    wanted = (Py_ssize_t)rounded((size_t)(wanted + AROUND_BYTES)) - AROUND_BYTES;
     PyObject *text = PyBytes_FromStringAndSize(NULL, wanted);
     if (text == NULL) return -1;
     PyObject *from = lane->text ? lane->text : lane->head;
@@ -384,34 +502,46 @@ static int reserve_text(OpenLanes *self, OpenLane *lane, Py_ssize_t more, Py_ssi
     return 0;
 }
 
-/* Move what fits of a group into the body of its lane; how many messages that was, or -1. */
+/* Copy the first placed messages of a lane into its text, with the chunks that they were in let go
+   of; -1 with an exception, and nothing is changed. */
+static int copy_out(OpenLanes *self, OpenLane *lane, uint32_t count) {
+    if (count == 0) return 0;
+    int is_first = lane->count == lane->placed;
+    Py_ssize_t size = 0;
+    size_t kept_size = count * kept_length(self, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        size += length_of(lane->places[i].record) + 1;
+        kept_size += lane->places[i].record->id_length;
+    }
+    if (reserve_text(self, lane, size) < 0 || reserve_kept(self, lane, kept_size) < 0) return -1;
+    char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
+    to = gather(to, lane->places, count, is_first);
+    lane->text_used = to - PyBytes_AS_STRING(lane->text);
+    for (uint32_t i = 0; i < count; i++) {
+        Kept kept = kept_of(self, &lane->places[i]);
+        keep(self, lane, &kept);
+    }
+    let_go(self, lane->places, count);
+    lane->placed -= count;
+    memmove(lane->places, lane->places + count, lane->placed * sizeof(Place));
+    return 0;
+}
+
+/* Move what fits of a group into its lane; how many messages that was, or -1. */
 static Py_ssize_t move(OpenLanes *self, OpenLane *lane, Groups *groups, Found *found, double now_s) {
     Share share = share_of(groups, found, self->batch_size - lane->count,
                            self->batch_bytes - body_length(lane) - (lane->count > 0), !lane->count);
     if (share.count == 0) return 0;
-    size_t kept = (size_t)share.count * kept_length(self, 0) + (size_t)share.ids_size;
-    if (reserve_text(self, lane, share.size + 1, share.count) < 0 ||
-        reserve_kept(self, lane, kept) < 0) {
+    if (reserve_places(self, lane, (uint32_t)share.count) < 0) {
         drop_room(self, lane);
         return -1;
     }
-    const char *data = PyBytes_AS_STRING(groups->data);
-    char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
-    int is_first = !lane->count;
-    for (uint32_t index = found->head; index != share.stop; index = groups->records[index].next) {
-        const Record *one = &groups->records[index];
-        if (!is_first) *to++ = ',';
-        is_first = 0;
-        to = put_message(to, one, groups);
-        keep(self, lane, groups->first_origin + index, data + one->id, one->id_length);
-    }
-    lane->text_used = to - PyBytes_AS_STRING(lane->text);
-    if (!lane->count) open_lane(self, lane, now_s);
-    lane->count += (uint32_t)share.count;
-    if ((Py_ssize_t)lane->count == self->batch_size) {
-        Py_ssize_t size = body_length(lane);
-        lane->expected = now_s - lane->opened_at_s < QUICKLY_S ? size + size / 16 : 0;
-    }
+    Place *to = lane->places + lane->placed;
+    for (uint32_t index = found->head; index != share.stop; index = groups->records[index].next)
+        *to++ = (Place){groups, &groups->records[index]};
+    hold(self, groups, (uint32_t)share.count);
+    lane->placed += (uint32_t)share.count;
+    fill_lane(self, lane, (uint32_t)share.count, share.size, now_s);
     found->head = share.stop;
     found->count -= (uint32_t)share.count;
     return share.count;
@@ -439,10 +569,7 @@ static void ask_ahead(const OpenLanes *self, const Groups *groups, uint32_t star
     }
     for (uint32_t i = start; i < stop; i++) {
         const OpenLane *lane = lanes[i - start];
-        if (!lane || !lane->text) continue;
-        const char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
-        for (int line = 0; line < 4; line++) PREFETCH(to + 64 * line);
-        PREFETCH(lane->kept + lane->kept_used);
+        if (lane && lane->places) PREFETCH(lane->places + lane->placed);
     }
 }
 
@@ -478,6 +605,7 @@ static PyObject *lanes_add(OpenLanes *self, PyObject *const *args, Py_ssize_t na
             if (moved == 0 || is_full(self, lane)) return Py_NewRef(lane);
         }
     }
+    close_groups(groups);
     Py_RETURN_NONE;
 }
 
@@ -542,7 +670,9 @@ static int keep_all(OpenLanes *self, OpenLane *lane, PyObject *ids, PyObject *or
             PyErr_SetString(PyExc_ValueError, "there are not as many ids as origins");
             goto failed;
         }
-        keep(self, lane, origin, id, (size_t)(stop - id));
+        Kept kept = {origin, 0, id, (size_t)(stop - id)};
+        if (self->keeps_order) kept.hash = hash_of_id(kept.id, kept.id_length);
+        keep(self, lane, &kept);
         id = stop + (stop < end);
     }
     return 0;
@@ -566,7 +696,8 @@ static PyObject *lanes_extend(OpenLanes *self, PyObject *args) {
     Py_ssize_t count = PyList_GET_SIZE(origins);
     if ((lane = as_lane(self, one)) == NULL) goto done;
     if (count > 0) {
-        if (reserve_text(self, lane, piece.len + 1, count) < 0 ||
+        if (copy_out(self, lane, lane->placed) < 0) goto done; /* They come before it. */
+        if (reserve_text(self, lane, piece.len + 1) < 0 ||
             keep_all(self, lane, ids, origins) < 0) {
             drop_room(self, lane);
             goto done;
@@ -574,8 +705,7 @@ static PyObject *lanes_extend(OpenLanes *self, PyObject *args) {
         char *to = PyBytes_AS_STRING(lane->text) + lane->text_used;
         if (lane->count) *to++ = ',';
         lane->text_used = put(to, piece.buf, piece.len) - PyBytes_AS_STRING(lane->text);
-        if (!lane->count) open_lane(self, lane, now_s);
-        lane->count += (uint32_t)count;
+        fill_lane(self, lane, (uint32_t)count, piece.len, now_s);
     }
     result = Py_NewRef(Py_None);
 done:
@@ -608,39 +738,38 @@ static PyObject *lanes_put(OpenLanes *self, PyObject *args) {
     self->held_bytes += PyBytes_GET_SIZE(body);
     lane->text_used = PyBytes_GET_SIZE(body) - BODY_END_LENGTH;
     lane->is_whole = 1;
-    open_lane(self, lane, now_s);
-    lane->count = (uint32_t)PyList_GET_SIZE(origins);
+    fill_lane(self, lane, (uint32_t)PyList_GET_SIZE(origins),
+              lane->text_used - PyBytes_GET_SIZE(lane->head), now_s);
     Py_RETURN_NONE;
 }
 
 static PyObject *origins_of(const OpenLanes *self, const OpenLane *lane) {
     PyObject *origins = PyList_New(lane->count);
     if (origins == NULL) return NULL;
-    const char *from = lane->kept;
-    for (uint32_t i = 0; i < lane->count; i++) {
-        Kept kept;
-        from = read_kept(self, from, &kept);
+    Walk each = walk(lane);
+    Kept kept;
+    while (has_next(self, &each, &kept)) {
         PyObject *origin = PyLong_FromLongLong(kept.origin);
         if (origin == NULL) {
             Py_DECREF(origins);
             return NULL;
         }
-        PyList_SET_ITEM(origins, i, origin);
+        PyList_SET_ITEM(origins, each.index - 1, origin);
     }
     return origins;
 }
 
 static PyObject *ids_of(const OpenLanes *self, const OpenLane *lane) {
     if (!self->keeps_order || !lane->count) return PyUnicode_New(0, 0);
-    Py_ssize_t ids_size = lane->kept_used - (Py_ssize_t)(lane->count * (kept_length(self, 0) - 1)) - 1;
+    Py_ssize_t ids_size = lane->count - 1;
+    Kept kept;
+    for (Walk each = walk(lane); has_next(self, &each, &kept);)
+        ids_size += (Py_ssize_t)kept.id_length;
     PyObject *ids = PyUnicode_New(ids_size, lane->count == 1 ? 0x7f : ID_SEPARATOR);
     if (ids == NULL) return NULL;
     char *to = (char *)PyUnicode_DATA(ids);
-    const char *from = lane->kept;
-    for (uint32_t i = 0; i < lane->count; i++) {
-        Kept kept;
-        from = read_kept(self, from, &kept);
-        if (i) *to++ = (char)ID_SEPARATOR;
+    for (Walk each = walk(lane); has_next(self, &each, &kept);) {
+        if (each.index > 1) *to++ = (char)ID_SEPARATOR;
         to = put(to, kept.id, (Py_ssize_t)kept.id_length);
     }
     return ids;
@@ -650,16 +779,26 @@ static PyObject *ids_of(const OpenLanes *self, const OpenLane *lane) {
 static PyObject *marks_of(OpenLanes *self, OpenLane *lane) {
     Py_ssize_t count = self->keeps_order ? (Py_ssize_t)lane->count : 0;
     PyObject *marks = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint64_t));
-    if (marks == NULL) return NULL;
+    if (marks == NULL || !self->keeps_order) return marks;
     char *to = PyBytes_AS_STRING(marks);
-    const char *from = lane->kept;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        Kept kept;
-        from = read_kept(self, from, &kept);
+    Kept kept;
+    for (Walk each = walk(lane); has_next(self, &each, &kept);) {
         uint64_t key = key_of(kept.hash, lane);
         to = put(to, (const char *)&key, sizeof key);
     }
     return marks;
+}
+
+/* The body of what is open; a new reference. */
+static PyObject *body_of(const OpenLane *lane) {
+    PyObject *from = lane->text ? lane->text : lane->head;
+    Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
+    PyObject *body = PyBytes_FromStringAndSize(NULL, body_length(lane));
+    if (body == NULL) return NULL;
+    char *to = put(PyBytes_AS_STRING(body), PyBytes_AS_STRING(from), used);
+    to = gather(to, lane->places, lane->placed, lane->count == lane->placed);
+    put(to, BODY_END, BODY_END_LENGTH);
+    return body;
 }
 
 PyDoc_STRVAR(take_doc,
@@ -673,10 +812,14 @@ static PyObject *lanes_take(OpenLanes *self, PyObject *one) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "nothing is open");
         return NULL;
     }
+    /* What was asked for to copy it is at hand for the rest. */
+    const int is_text = !lane->placed;
+    PyObject *text = lane->text, *body = is_text ? text : body_of(lane);
     PyObject *ids = ids_of(self, lane), *origins = origins_of(self, lane), *marks = NULL;
     PyObject *taken = PyTuple_New(4);
-    if (ids == NULL || origins == NULL || taken == NULL || list_flying(self, lane) < 0 ||
-        (marks = marks_of(self, lane)) == NULL) {
+    if (body == NULL || ids == NULL || origins == NULL || taken == NULL ||
+        list_flying(self, lane) < 0 || (marks = marks_of(self, lane)) == NULL) {
+        if (!is_text) Py_XDECREF(body);
         Py_XDECREF(ids);
         Py_XDECREF(origins);
         Py_XDECREF(taken);
@@ -686,20 +829,20 @@ static PyObject *lanes_take(OpenLanes *self, PyObject *one) {
         lane->unlisted = Py_NewRef(marks);
         lane->flying++;
     }
-    PyObject *body = lane->text;
     Py_ssize_t size = body_length(lane);
-    if ((Py_ssize_t)lane->count < self->batch_size) lane->expected = 0;
     empty_lane(self, lane);
-    PyTuple_SET_ITEM(taken, 1, ids);
-    PyTuple_SET_ITEM(taken, 2, origins);
-    PyTuple_SET_ITEM(taken, 3, marks);
-    if (!lane->is_whole) {
+    if (!is_text) {
+        Py_XDECREF(text);
+    } else if (!lane->is_whole) {
         char *end = PyBytes_AS_STRING(body) + size;
         put(end - BODY_END_LENGTH, BODY_END, BODY_END_LENGTH);
         *end = 0;
         Py_SET_SIZE(body, size); /* The room that is left goes with it. */
     }
     PyTuple_SET_ITEM(taken, 0, body);
+    PyTuple_SET_ITEM(taken, 1, ids);
+    PyTuple_SET_ITEM(taken, 2, origins);
+    PyTuple_SET_ITEM(taken, 3, marks);
     return taken;
 }
 
@@ -707,14 +850,56 @@ PyDoc_STRVAR(body_doc, "body(lane)\n--\n\nThe body of what is open in a lane.");
 
 static PyObject *lanes_body(OpenLanes *self, PyObject *one) {
     OpenLane *lane = as_lane(self, one);
-    if (lane == NULL) return NULL;
-    PyObject *from = lane->text ? lane->text : lane->head;
-    Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
-    PyObject *body = PyBytes_FromStringAndSize(NULL, used + BODY_END_LENGTH);
-    if (body == NULL) return NULL;
-    char *to = put(PyBytes_AS_STRING(body), PyBytes_AS_STRING(from), used);
-    put(to, BODY_END, BODY_END_LENGTH);
-    return body;
+    return lane ? body_of(lane) : NULL;
+}
+
+static int compare_numbers(const void *a, const void *b) {
+    const int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* How many places of a lane there are up to the last one in these chunks. */
+static uint32_t places_in(const OpenLane *lane, const int64_t *numbers, size_t count) {
+    const Groups *latest = NULL;
+    for (uint32_t i = lane->placed; i > 0; i--) {
+        const Groups *groups = lane->places[i - 1].groups;
+        if (groups == latest) continue;
+        const int64_t number = groups->first_origin >> INDEX_BITS;
+        if (bsearch(&number, numbers, count, sizeof number, compare_numbers)) return i;
+        latest = groups;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(copy_out_doc,
+"copy_out(chunk_numbers)\n--\n\nCopy what is open out of these chunks, and keep hold of none of them.");
+
+static PyObject *lanes_copy_out(OpenLanes *self, PyObject *given) {
+    PyObject *result = NULL, *sequence = PySequence_Fast(given, "numbers are a sequence");
+    if (sequence == NULL) return NULL;
+    const size_t count = (size_t)PySequence_Fast_GET_SIZE(sequence);
+    int64_t *numbers = PyMem_RawMalloc(count * sizeof(int64_t));
+    if (numbers == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(sequence, (Py_ssize_t)i);
+        if (!PyLong_Check(item)) { /* Anything else may run code to become one. */
+            PyErr_SetString(PyExc_TypeError, "the number of a chunk is an integer");
+            goto done;
+        }
+        numbers[i] = PyLong_AsLongLong(item);
+        if (numbers[i] == -1 && PyErr_Occurred()) goto done;
+    }
+    qsort(numbers, count, sizeof(int64_t), compare_numbers);
+    for (OpenLane *lane = self->oldest; lane; lane = lane->newer)
+        if (copy_out(self, lane, places_in(lane, numbers, count)) < 0) goto done;
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_RawFree(numbers);
+    Py_DECREF(sequence);
+    return result;
 }
 
 static PyObject *lanes_origins(OpenLanes *self, PyObject *one) {
@@ -736,12 +921,9 @@ static PyObject *lanes_meets_flying(OpenLanes *self, PyObject *one) {
     if (lane == NULL) return NULL;
     if (!lane->flying || !lane->count) Py_RETURN_FALSE;
     if (list_flying(self, lane) < 0) return NULL;
-    const char *from = lane->kept;
-    for (uint32_t i = 0; i < lane->count; i++) {
-        Kept kept;
-        from = read_kept(self, from, &kept);
+    Kept kept;
+    for (Walk each = walk(lane); has_next(self, &each, &kept);)
         if (self->flying[place_of_key(self, key_of(kept.hash, lane))].key) Py_RETURN_TRUE;
-    }
     Py_RETURN_FALSE;
 }
 
@@ -852,6 +1034,7 @@ static void lanes_dealloc(OpenLanes *self) {
     PyTypeObject *type = Py_TYPE(self);
     for (uint32_t i = 0; i < self->slot_count; i++) {
         if (!self->slots[i].lane) continue;
+        clear_lane(self, self->slots[i].lane);
         self->slots[i].lane->owner = NULL; /* Others may hold it. */
         Py_DECREF(self->slots[i].lane);
     }
@@ -864,8 +1047,6 @@ static void lanes_dealloc(OpenLanes *self) {
 
 static void lane_dealloc(OpenLane *self) {
     PyTypeObject *type = Py_TYPE(self);
-    PyMem_RawFree(self->kept);
-    Py_XDECREF(self->text);
     Py_XDECREF(self->unlisted);
     Py_XDECREF(self->waiting);
     Py_XDECREF(self->name);
@@ -910,6 +1091,7 @@ static PyMethodDef lanes_methods[] = {
     {"put", (PyCFunction)lanes_put, METH_VARARGS, put_doc},
     {"take", (PyCFunction)lanes_take, METH_O, take_doc},
     {"body", (PyCFunction)lanes_body, METH_O, body_doc},
+    {"copy_out", (PyCFunction)lanes_copy_out, METH_O, copy_out_doc},
     {"origins", (PyCFunction)lanes_origins, METH_O,
      "origins(lane)\n--\n\nThe origins of what is open in a lane."},
     {"ids", (PyCFunction)lanes_ids, METH_O,
@@ -929,7 +1111,7 @@ static PyGetSetDef lanes_fields[] = {
     {"oldest", (getter)lanes_oldest, NULL, "The lane that has been open longest, or None.", NULL},
     {"lane_count", (getter)lanes_lane_count, NULL, "Lanes that are known.", NULL},
     {"open_count", (getter)lanes_open_count, NULL, "Lanes with open messages.", NULL},
-    {"held_bytes", (getter)lanes_held_bytes, NULL, "What their bodies take.", NULL},
+    {"held_bytes", (getter)lanes_held_bytes, NULL, "What is open in them takes, but for the chunks.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

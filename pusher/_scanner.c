@@ -11,7 +11,6 @@
 #include "_scanner.h"
 
 #define DEPTH_MAX 63
-#define INDEX_BITS 20 /* Of an origin; above them is the number of its chunk. */
 #define INTEGER_DIGITS_MAX 18
 #define DATA_MAX (1 << 28) /* So no size below overflows, even one of 32 bits. */
 
@@ -327,7 +326,7 @@ static Found *found_of(Scan *scan, const char *store, Py_ssize_t length, int typ
 
 /* Lines. */
 
-static Py_ssize_t length_of(const Record *one) {
+Py_ssize_t length_of(const Record *one) {
     return AROUND_LENGTH + one->id_length + one->time_length +
            (one->properties.length ? one->properties.length : 2) +
            (one->associations.length ? one->associations.length : 2);
@@ -487,7 +486,22 @@ static int scan_lines(Scan *scan, const char *p, const char *end) {
     return 1;
 }
 
+/* Give back the room for records that none came into; lanes point to them from now on. */
+static void drop_room(Groups *groups) {
+    if (groups->room == groups->count) return;
+    Record *smaller = PyMem_RawRealloc(groups->records, groups->count * sizeof(Record));
+    if (smaller == NULL) return; /* They stay where they are. */
+    groups->records = smaller;
+    groups->room = groups->count;
+}
+
 /* Messages on their way into a body. */
+
+void close_groups(Groups *groups) {
+    PyMem_RawFree(groups->found);
+    groups->found = NULL;
+    groups->found_count = groups->found_room = groups->next = 0;
+}
 
 Share share_of(const Groups *groups, const Found *found, Py_ssize_t most, Py_ssize_t most_bytes,
                int at_least_one) {
@@ -533,7 +547,11 @@ typedef struct {
     uint32_t index;
 } Group;
 
-static Found *found_in(const Group *self) { return &self->groups->found[self->index]; }
+/* Nothing, once all groups were taken out together. */
+static Found *found_in(const Group *self) {
+    static Found nothing = {.store = ""};
+    return self->index < self->groups->found_count ? &self->groups->found[self->index] : &nothing;
+}
 
 static void group_dealloc(Group *self) {
     PyTypeObject *type = Py_TYPE(self);
@@ -630,7 +648,7 @@ PyDoc_STRVAR(drop_doc, "drop()\n--\n\nForget the messages that are left: how man
 
 static PyObject *group_drop(Group *self, PyObject *Py_UNUSED(ignored)) {
     uint32_t left = found_in(self)->count;
-    found_in(self)->count = 0;
+    if (left) found_in(self)->count = 0;
     return PyLong_FromUnsignedLong(left);
 }
 
@@ -786,6 +804,7 @@ static PyObject *scanner_scan(PyObject *module, PyObject *const *args, Py_ssize_
     int is_done;
     Py_BEGIN_ALLOW_THREADS
     is_done = scan_lines(&scan, scan.start, scan.start + size);
+    if (is_done) drop_room(groups);
     Py_END_ALLOW_THREADS
 
     PyObject *result = NULL;

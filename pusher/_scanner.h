@@ -12,6 +12,7 @@
 #define NONE UINT32_MAX
 #define ID_MAX 100
 #define TYPE_COUNT 4
+#define INDEX_BITS 20 /* Of an origin; above them is the number of its chunk. */
 #define ID_SEPARATOR 0xff /* Between ids in a string of several: an id is ASCII. */
 
 /* A place in the data. A map of length 0 is missing: it is written as {}. */
@@ -43,11 +44,12 @@ typedef struct {
     long long first_origin;
     char filled[24]; /* The time of messages that have none. */
     uint8_t filled_length;
-    Record *records;
+    Record *records; /* Where they are once the scan is done, they stay. */
     uint32_t count, room;
     Found *found;
     uint32_t found_count, found_room;
     uint32_t next; /* The lane that messages are taken of next. */
+    uint32_t held; /* So many are open in lanes, which hold one reference while there are any. */
 } Groups;
 
 typedef struct {
@@ -65,6 +67,12 @@ extern PyType_Spec lane_spec, lanes_spec;
 
 uint32_t hash_of_lane(const char *store, Py_ssize_t length, int type);
 int type_named(const char *name, Py_ssize_t length);
+
+/* What a message takes in a body. */
+Py_ssize_t length_of(const Record *one);
+
+/* Let go of what is of no use once all messages have been taken out of groups. */
+void close_groups(Groups *groups);
 
 /* What fits of a group: the separators between messages are counted, and none before them. */
 Share share_of(const Groups *groups, const Found *found, Py_ssize_t most, Py_ssize_t most_bytes,

@@ -214,6 +214,10 @@ class Batcher:
                     found.setdefault(number, set()).add(index)
         return found
 
+    def copy_out(self, chunk_numbers: Sequence[int]) -> None:
+        """Keep hold of none of these chunks: copy what is open out of them."""
+        self._lanes.copy_out(chunk_numbers)
+
     def withdraw(self, chunk_numbers: Container[int]) -> Counter[int]:
         """Forget the messages that came from these chunks and are not in a batch: how many.
 

@@ -156,6 +156,9 @@ class OpenLanes:
             return lane.whole
         return join_pieces(lane.head, lane.pieces) if lane.pieces else lane.head + BODY_END
 
+    def copy_out(self, chunk_numbers: Sequence[int]) -> None:
+        """Keep hold of none of these chunks: pieces are copies already."""
+
     def origins(self, lane: OpenLane) -> list[int]:
         """The origins of what is open in a lane."""
         return lane.origins.copy()

@@ -125,9 +125,13 @@ class Settlement:
         if sparse_bytes * _SWEEP_FROM_SHARE < budget_bytes:
             return
         self._swept_at_chunk = self._ledger.admitted
+        replaced = []
         for number, indexes in self._batcher.find(sparse).items():
             lines = enumerate(sparse[number].lines())
-            self._ledger.replace(number, {index: line for index, line in lines if index in indexes})
+            kept = {index: line for index, line in lines if index in indexes}
+            if self._ledger.replace(number, kept):
+                replaced.append(number)
+        self._batcher.copy_out(replaced)
 
     async def settle(self, outcome: Outcome) -> None:
         """Take off what an outcome is about, unless its dead letter cannot be written."""

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from unittest.mock import patch
 
 import msgspec
@@ -449,17 +450,29 @@ def test_what_was_not_added_when_sending_ended_can_still_be_withdrawn(*, as_grou
 
 
 @needs_scanner
-def test_a_chunk_is_not_held_once_its_groups_are_added() -> None:
+@pytest.mark.parametrize("is_copied_out", [False, True])
+def test_a_chunk_is_held_while_messages_of_it_are_open(*, is_copied_out: bool) -> None:
     batcher = Batcher(batch_size=4)
     chunk = chunk_of([message_of(f"o{n}", n) for n in range(10)])
-    before = sys.getrefcount(chunk.data)
+    of_chunk = partial(sys.getrefcount, chunk.data)
+    before = of_chunk()
     groups = Decoder(takes_groups=True).decode(chunk, 0).groups
     assert groups is not None
-    for batch in batcher.add_groups(groups, chunk, 0.0):
-        assert len(batch) == 4
+    batches = list(batcher.add_groups(groups, chunk, 0.0))
     del groups
-    after = sys.getrefcount(chunk.data)
-    assert after == before
+    assert of_chunk() == before + 1
+    if is_copied_out:
+        batcher.copy_out([chunk.number + 1])
+        assert of_chunk() == before + 1
+        batcher.copy_out([chunk.number])
+    else:
+        batches += batcher.drain()
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert of_chunk() == before
+    batches += batcher.drain()
+    ids = [message.external_object_id for batch in batches for message in batch.messages]
+    assert ids == [f"o{n}" for n in range(10)]
+    assert batcher.held_bytes == 0
 
 
 # Any sequence of events
@@ -569,9 +582,12 @@ class BatchingMachine(RuleBasedStateMachine):
 
     def meanwhile(self, data: st.DataObject) -> None:
         """What can happen while a batch waits for its turn to be sent, and more is to be added."""
-        for event in data.draw(st.lists(st.sampled_from(["release", "withdraw"]), max_size=2)):
+        events = st.sampled_from(["release", "withdraw", "copy out"])
+        for event in data.draw(st.lists(events, max_size=2)):
             if event == "withdraw":
                 self.withdraw(data)
+            elif event == "copy out":
+                self.copy_out(data)
             elif self.in_flight:
                 self.release(data)
 
@@ -613,6 +629,13 @@ class BatchingMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         place = data.draw(st.integers(0, len(self.in_flight) - 1))
         self.batcher.release(self.in_flight.pop(place))
+
+    @precondition(lambda self: self.chunk_number)
+    @rule(data=st.data())
+    def copy_out(self, data: st.DataObject) -> None:
+        """Nothing is to be seen of it, whatever is copied."""
+        numbers = data.draw(st.sets(st.integers(1, self.chunk_number + 1), max_size=3))
+        self.batcher.copy_out(list(numbers))
 
     @precondition(lambda self: self.chunk_number)
     @rule(data=st.data())

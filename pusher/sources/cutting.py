@@ -252,7 +252,9 @@ class LineCutter:
             yield self._oversized(self._skipped_head, self._skipped_bytes + end)
             self._skipped_bytes = 0
         cut = block.rfind(b"\n", start) + 1
-        if cut:
+        if cut == len(block) and not start and not self._tail_bytes:
+            yield from self._whole_lines(block)  # Without a copy of it.
+        elif cut:
             self._tail.write(memoryview(block)[start:cut])
             yield from self._whole_lines(self._take_tail())
         else:

@@ -39,6 +39,9 @@ __all__ = ["LineSource"]
 READ_AHEAD_CHUNKS = 8
 PIPE_BYTES = 1 << 20
 LETTER_BYTES = 64 << 10
+LOOK_BYTES = 4 << 10
+"""So much of a block is looked at for the end of its last line, before the block is read."""
+
 PARTITIONS_AT_A_TIME = 16
 """Each has a file open."""
 
@@ -332,6 +335,8 @@ class LineSource:
             while limit is None or done < limit:
                 wanted = CHUNK_BYTES if limit is None else min(CHUNK_BYTES, limit - done)
                 try:
+                    if entry.is_regular:
+                        wanted = _up_to_line_end(descriptor, entry.start + done, wanted)
                     block = os.read(descriptor, wanted)
                 except OSError as error:
                     raise InputError(f"{entry.name}: {error.strerror}") from error
@@ -435,6 +440,18 @@ def _opened(entry: _Input) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _up_to_line_end(descriptor: int, offset: int, wanted: int) -> int:
+    """How much to read so that it ends with a line: such a block need not be cut, and so copied.
+
+    All that is wanted, where no line ends in its last part.
+    """
+    if wanted <= LOOK_BYTES:
+        return wanted
+    last = os.pread(descriptor, LOOK_BYTES, offset + wanted - LOOK_BYTES)
+    line_end = last.rfind(b"\n")
+    return wanted if line_end < 0 else wanted - LOOK_BYTES + line_end + 1
 
 
 def _widen_pipe(descriptor: int) -> None:
