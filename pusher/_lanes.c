@@ -293,7 +293,6 @@ static int reserve_places(OpenLanes *self, OpenLane *lane, uint32_t more) {
         PyErr_NoMemory();
         return -1;
     }
-    self->held_bytes += (Py_ssize_t)((room - lane->places_room) * sizeof(Place));
     lane->places = larger;
     lane->places_room = (uint32_t)room;
     return 0;
@@ -460,7 +459,7 @@ static void empty_lane(OpenLanes *self, OpenLane *lane) {
         self->open_count--;
     }
     if (lane->text) self->held_bytes -= PyBytes_GET_SIZE(lane->text);
-    self->held_bytes -= lane->kept_room + (Py_ssize_t)(lane->places_room * sizeof(Place));
+    self->held_bytes -= lane->kept_room;
     let_go(self, lane->places, lane->placed);
     PyMem_RawFree(lane->kept);
     PyMem_RawFree(lane->places);
@@ -789,11 +788,22 @@ static PyObject *marks_of(OpenLanes *self, OpenLane *lane) {
     return marks;
 }
 
+/* Bytes with room to spare, which goes with them: where sizes are alike, memory that was just used is
+   found again. */
+static PyObject *bytes_of(Py_ssize_t size) {
+    PyObject *bytes = PyBytes_FromStringAndSize(
+        NULL, (Py_ssize_t)rounded((size_t)(size + AROUND_BYTES)) - AROUND_BYTES);
+    if (bytes == NULL) return NULL;
+    Py_SET_SIZE(bytes, size);
+    PyBytes_AS_STRING(bytes)[size] = 0;
+    return bytes;
+}
+
 /* The body of what is open; a new reference. */
 static PyObject *body_of(const OpenLane *lane) {
     PyObject *from = lane->text ? lane->text : lane->head;
     Py_ssize_t used = lane->text ? lane->text_used : PyBytes_GET_SIZE(lane->head);
-    PyObject *body = PyBytes_FromStringAndSize(NULL, body_length(lane));
+    PyObject *body = bytes_of(body_length(lane));
     if (body == NULL) return NULL;
     char *to = put(PyBytes_AS_STRING(body), PyBytes_AS_STRING(from), used);
     to = gather(to, lane->places, lane->placed, lane->count == lane->placed);
@@ -1111,7 +1121,7 @@ static PyGetSetDef lanes_fields[] = {
     {"oldest", (getter)lanes_oldest, NULL, "The lane that has been open longest, or None.", NULL},
     {"lane_count", (getter)lanes_lane_count, NULL, "Lanes that are known.", NULL},
     {"open_count", (getter)lanes_open_count, NULL, "Lanes with open messages.", NULL},
-    {"held_bytes", (getter)lanes_held_bytes, NULL, "What is open in them takes, but for the chunks.", NULL},
+    {"held_bytes", (getter)lanes_held_bytes, NULL, "What is open takes, but for its chunk and its place.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -484,6 +484,8 @@ class _Lanes:
             if rng.random() < 0.3:
                 self._take(lane)
             elif rng.random() < 0.1:
+                fast.copy_out([FIRST_ORIGIN >> 20])
+            elif rng.random() < 0.1:
                 fast.clear(lane)
                 self._plain.clear(self._plain.lane(*lane.name))
         while self._flying and rng.random() < 0.7:
