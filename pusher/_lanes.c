@@ -564,6 +564,7 @@ static void ask_ahead(const OpenLanes *self, const Groups *groups, uint32_t star
             PREFETCH((const char *)lane);
             PREFETCH((const char *)lane + 64);
             PREFETCH((const char *)lane + 128);
+            PREFETCH(lane->store);
         }
     }
     for (uint32_t i = start; i < stop; i++) {
