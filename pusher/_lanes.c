@@ -42,7 +42,8 @@ typedef struct OpenLane {
     uint32_t placed, places_room;
     uint32_t flying;  /* Batches. */
     Place *places;
-    Py_ssize_t used;    /* What the body takes without its end, if something is open. */
+    Py_ssize_t used;         /* What the body takes without its end, if something is open. */
+    Py_ssize_t placed_bytes; /* Of that, what is in places. */
     PyObject *unlisted; /* Marks of the last one of them, where they are in no table yet; or NULL. */
     PyObject *text;       /* Bytes that become the body, or its beginning; NULL: there are none. */
     Py_ssize_t text_used; /* Without the end. */
@@ -78,6 +79,7 @@ typedef struct {
     OpenLane *oldest, *newest;
     Py_ssize_t open_count;
     Py_ssize_t held_bytes;
+    Py_ssize_t placed_bytes, largest_bytes; /* Of all lanes; of the largest body of such a lane. */
     Flying *flying;
     uint32_t flying_room, flying_count; /* The first is a power of 2, or 0. */
     uint64_t next_number;
@@ -314,7 +316,7 @@ static void ask_for_message(const Place *place) {
 
 /* Copy messages from their places into a body; the place after them. */
 static char *gather(char *to, const Place *places, uint32_t count, int is_first) {
-    for (uint32_t i = 0; i < 2 * AHEAD && i < count; i++)         PREFETCH_READ(places[i].record);
+    for (uint32_t i = 0; i < 2 * AHEAD && i < count; i++) PREFETCH_READ(places[i].record);
     for (uint32_t i = 0; i < AHEAD && i < count; i++) ask_for_message(&places[i]);
     for (uint32_t i = 0; i < count; i++) {
         const Place *one = &places[i];
@@ -463,8 +465,10 @@ static void empty_lane(OpenLanes *self, OpenLane *lane) {
     let_go(self, lane->places, lane->placed);
     PyMem_RawFree(lane->kept);
     PyMem_RawFree(lane->places);
+    self->placed_bytes -= lane->placed_bytes;
     lane->places = NULL;
     lane->placed = lane->places_room = 0;
+    lane->placed_bytes = 0;
     lane->text = NULL;
     lane->text_used = 0;
     lane->kept = NULL;
@@ -521,6 +525,8 @@ static int copy_out(OpenLanes *self, OpenLane *lane, uint32_t count) {
         keep(self, lane, &kept);
     }
     let_go(self, lane->places, count);
+    self->placed_bytes -= size;
+    lane->placed_bytes -= size;
     lane->placed -= count;
     memmove(lane->places, lane->places + count, lane->placed * sizeof(Place));
     return 0;
@@ -541,6 +547,9 @@ static Py_ssize_t move(OpenLanes *self, OpenLane *lane, Groups *groups, Found *f
     hold(self, groups, (uint32_t)share.count);
     lane->placed += (uint32_t)share.count;
     fill_lane(self, lane, (uint32_t)share.count, share.size, now_s);
+    self->placed_bytes += share.size + 1;
+    lane->placed_bytes += share.size + 1;
+    if (lane->used > self->largest_bytes) self->largest_bytes = lane->used;
     found->head = share.stop;
     found->count -= (uint32_t)share.count;
     return share.count;
@@ -792,8 +801,9 @@ static PyObject *marks_of(OpenLanes *self, OpenLane *lane) {
 /* Bytes with room to spare, which goes with them: where sizes are alike, memory that was just used is
    found again. */
 static PyObject *bytes_of(Py_ssize_t size) {
-    PyObject *bytes = PyBytes_FromStringAndSize(
-        NULL, (Py_ssize_t)rounded((size_t)(size + AROUND_BYTES)) - AROUND_BYTES);
+    Py_ssize_t room = size;
+    if (size < LARGE) room = (Py_ssize_t)rounded((size_t)(size + AROUND_BYTES)) - AROUND_BYTES;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, room);
     if (bytes == NULL) return NULL;
     Py_SET_SIZE(bytes, size);
     PyBytes_AS_STRING(bytes)[size] = 0;
@@ -823,7 +833,6 @@ static PyObject *lanes_take(OpenLanes *self, PyObject *one) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "nothing is open");
         return NULL;
     }
-    /* What was asked for to copy it is at hand for the rest. */
     const int is_text = !lane->placed;
     PyObject *text = lane->text, *body = is_text ? text : body_of(lane);
     PyObject *ids = ids_of(self, lane), *origins = origins_of(self, lane), *marks = NULL;
@@ -1020,6 +1029,17 @@ static PyObject *lanes_held_bytes(OpenLanes *self, void *Py_UNUSED(closure)) {
     return PyLong_FromSsize_t(self->held_bytes);
 }
 
+PyDoc_STRVAR(to_come_doc,
+"to_come_bytes(count)\n--\n\nWhat so many bodies would take at most besides what is held.");
+
+static PyObject *lanes_to_come_bytes(OpenLanes *self, PyObject *given) {
+    Py_ssize_t count = PyLong_AsSsize_t(given);
+    if (count == -1 && PyErr_Occurred()) return NULL;
+    const Py_ssize_t largest = self->largest_bytes;
+    const int is_all = count > 0 && largest >= self->placed_bytes / count;
+    return PyLong_FromSsize_t(is_all ? self->placed_bytes : count > 0 ? count * largest : 0);
+}
+
 static PyObject *lanes_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"name_lane", "batch_size", "batch_bytes", "keeps_order", NULL};
     PyObject *name_lane;
@@ -1103,6 +1123,7 @@ static PyMethodDef lanes_methods[] = {
     {"take", (PyCFunction)lanes_take, METH_O, take_doc},
     {"body", (PyCFunction)lanes_body, METH_O, body_doc},
     {"copy_out", (PyCFunction)lanes_copy_out, METH_O, copy_out_doc},
+    {"to_come_bytes", (PyCFunction)lanes_to_come_bytes, METH_O, to_come_doc},
     {"origins", (PyCFunction)lanes_origins, METH_O,
      "origins(lane)\n--\n\nThe origins of what is open in a lane."},
     {"ids", (PyCFunction)lanes_ids, METH_O,

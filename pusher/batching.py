@@ -218,6 +218,10 @@ class Batcher:
         """Keep hold of none of these chunks: copy what is open out of them."""
         self._lanes.copy_out(chunk_numbers)
 
+    def to_come_bytes(self, count: int) -> int:
+        """What so many bodies of what is open would take at most besides what is held."""
+        return self._lanes.to_come_bytes(count)
+
     def withdraw(self, chunk_numbers: Container[int]) -> Counter[int]:
         """Forget the messages that came from these chunks and are not in a batch: how many.
 
@@ -263,7 +267,7 @@ class Batcher:
 
     @property
     def held_bytes(self) -> int:
-        """What open bodies and waiting messages take."""
+        """What open and waiting messages take, but for the chunks that they are in."""
         return self._lanes.held_bytes + self._waiting_bytes
 
     @property

@@ -162,11 +162,7 @@ class Decoder:
         """Decode a chunk. `read_at_ms` fills a missing `changedAt` ("Sync Message Fields")."""
         if chunk.oversized_bytes is not None:
             return Decoded([], (), rejections=[_oversized(chunk)])
-        if (
-            self._takes_groups
-            and len(chunk.data) <= _AT_ONCE_BYTES
-            and (scanned := self._scan(chunk, read_at_ms)) is not None
-        ):
+        if (scanned := self._scan(chunk, read_at_ms)) is not None:
             return scanned
         decoded = self._decode_at_once(chunk) or self._decode_line_by_line(chunk)
         if not decoded.is_dated:
@@ -177,8 +173,17 @@ class Decoder:
         self._look_for_oddities(chunk.data, decoded)
         return decoded
 
+    def groups_of(self, chunk: Chunk, read_at_ms: int) -> Groups | None:
+        """The messages of a chunk by lane, where `decode` would give them so."""
+        if chunk.oversized_bytes is not None:
+            return None
+        scanned = self._scan(chunk, read_at_ms)
+        return None if scanned is None else scanned.groups
+
     def _scan(self, chunk: Chunk, read_at_ms: int) -> Decoded | None:
         """Find the messages of a chunk by lane; None where one is not as it has to be."""
+        if not self._takes_groups or len(chunk.data) > _AT_ONCE_BYTES:
+            return None
         filled_ms = max(read_at_ms, self._last_filled_ms + 1)
         scanned = scan(
             chunk.data,

@@ -74,8 +74,9 @@ class Dispatcher:
         return not self._under_way and self._sender.keeps_back
 
     @property
-    def _is_full(self) -> bool:
-        return self._under_way >= max(UNDER_WAY_MIN, 2 * self._admission.limit)
+    def under_way_max(self) -> int:
+        """So many batches may be under way; in a rehearsal, each is gone before the next comes."""
+        return 1 if self._is_rehearsal else max(UNDER_WAY_MIN, 2 * self._admission.limit)
 
     async def send_all(self, batches: Iterable[Batch]) -> None:
         """Let batches go; each waits here for its turn, and so does all that comes after it.
@@ -90,7 +91,7 @@ class Dispatcher:
                 self._settlement.skip(batch, "dry_run")
                 continue
             self.bodies_bytes += len(batch.body)
-            while self._is_full and not self._stopping.is_sending_over:
+            while self._under_way >= self.under_way_max and not self._stopping.is_sending_over:
                 await self.next_settlement()
             if not await self._admission.enter():
                 return

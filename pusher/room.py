@@ -31,6 +31,11 @@ class Outlet(Protocol):
     """What the encoded bodies take that are under way."""
 
     @property
+    def under_way_max(self) -> int:
+        """So many bodies may be under way."""
+        ...
+
+    @property
     def is_idle(self) -> bool:
         """Nothing is under way."""
         ...
@@ -113,8 +118,9 @@ class Room:
         waits.short_of = None
 
     def _is_short(self, outlet: Outlet, wanted_bytes: int) -> bool:
-        """With what is wanted, and a batch that is being made, the budget does not suffice."""
-        wanted_bytes += min(self._batch_bytes, self._memory_bytes // 4)
+        """With what is wanted, and the bodies that may be made, the budget does not suffice."""
+        made_bytes = min(self._batch_bytes, self._memory_bytes // 4)
+        wanted_bytes += max(made_bytes, self._batcher.to_come_bytes(outlet.under_way_max))
         # Where one long line came, the next one may be under way, out of sight of the ledger.
         wanted_bytes = max(wanted_bytes, min(self._large_bytes, self._memory_bytes // 2))
         held_bytes = self._ledger.held_bytes + self._batcher.held_bytes

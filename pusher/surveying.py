@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ from pusher.planning import Survey
 from pusher.record_spool import RecordSpool
 from pusher.room import Room
 from pusher.sampling import Sample, SampleSize
-from pusher.selecting import Selection
+from pusher.selecting import Selected, Selection
 from pusher.settling import Settlement
 from pusher.sources import LineSource
 from pusher.stopping import Stopping
@@ -110,6 +110,7 @@ class _Counting:
     """Takes batches for sent: in a survey, nothing is ever under way."""
 
     bodies_bytes = 0
+    under_way_max = 1
     is_idle = True
 
     def __init__(self, survey: Survey, settlement: Settlement) -> None:
@@ -155,6 +156,11 @@ class Surveyor:
         self._sources = _Sources()
         self._decoder = Decoder(
             default_store=reading.default_store, default_type=reading.default_type
+        )
+        self._grouping = Decoder(
+            default_store=reading.default_store,
+            default_type=reading.default_type,
+            takes_groups=reading.limit is None,
         )
         self._selection = Selection(
             only_stores=reading.only_stores, only_types=reading.only_types, limit=reading.limit
@@ -233,7 +239,15 @@ class Surveyor:
             places = _places(chunk, source, selected.indexes)
             self._look_at(messages, places)
         self._ledger.expect(chunk, len(messages))
-        await self._outlet.send_all(self._batcher.add(messages, selected.indexes, chunk, 0.0))
+        await self._outlet.send_all(self._added(chunk, selected))
+
+    def _added(self, chunk: Chunk, selected: Selected) -> Iterator[Batch]:
+        """Add messages to their lanes in the way that a push does: what is held depends on it."""
+        groups = self._grouping.groups_of(chunk, self._now_ms)
+        if groups is None:
+            return self._batcher.add(selected.messages, selected.indexes, chunk, 0.0)
+        self._selection.select_groups(groups)
+        return self._batcher.add_groups(groups, chunk, 0.0)
 
     def _note_rejected(self, rejections: Iterable[Rejection]) -> None:
         for one in rejections:

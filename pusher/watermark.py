@@ -18,7 +18,7 @@ try:
     from pusher._scanner import take_off
 
     MESSAGE_OVERHEAD_BYTES = 60
-    """Its origin and its id while it is in flight; what is open counts both. Measured."""
+    """Its place while it is open; its origin and its id while it is in flight. Measured."""
 except ImportError:  # No C compiler was there when pusher was installed.
     from pusher.plain import take_off
 

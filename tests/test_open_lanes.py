@@ -404,6 +404,26 @@ def test_a_body_that_was_taken_is_ordinary_bytes() -> None:
     assert (sys.getsizeof(body), pickle.loads(pickle.dumps(body))) == (sys.getsizeof(same), same)  # noqa: S301 - its own
 
 
+def test_bodies_to_come_are_those_of_messages_that_are_not_copied_yet() -> None:
+    lanes = open_lanes()
+    assert lanes.to_come_bytes(5) == 0
+    lanes.add(groups_of(["s", "s", "s", "t"]), 0.0)
+    large, small = (lanes.lane(store, "DEAL") for store in "st")
+    ends = len(BODY_END)
+    heads = [len(body_head(lane.name)) for lane in (large, small)]
+    of_large, of_small = large.body_bytes - heads[0] - ends, small.body_bytes - heads[1] - ends
+    assert lanes.to_come_bytes(1) == large.body_bytes - ends
+    assert lanes.to_come_bytes(0) == lanes.to_come_bytes(-1) == 0
+    assert lanes.to_come_bytes(2) == lanes.to_come_bytes(1 << 62) == of_large + of_small + 2
+    lanes.take(small)
+    assert lanes.to_come_bytes(2) == of_large + 1
+    lanes.copy_out([0])
+    assert lanes.to_come_bytes(2) == 0
+    assert lanes.held_bytes > large.body_bytes
+    lanes.take(large)
+    assert lanes.held_bytes == 0
+
+
 def used_lanes() -> None:
     """Lanes that are let go of with something in every place."""
     lanes = open_lanes()
