@@ -188,10 +188,7 @@ class Bench:
                     stdin=scenario.stdin,
                     options=scenario.options,
                 )
-                command = contender.command(job)
-                environment = {**command.environment, **dict(scenario.environment)}
-                command = replace(command, environment=environment)
-                return run(command, target, scratch / "errors")
+                return run(contender.command(job), target, scratch / "errors")
         finally:
             shutil.rmtree(scratch)
 

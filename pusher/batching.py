@@ -1,7 +1,8 @@
 """Group sync messages into batches that the API accepts. No clock, no I/O: the caller passes `now`.
 
-Messages are encoded into the body of their lane's next request right after they were read, while
-the processor has them at hand. Where a batch has to be looked into, they are decoded again.
+Messages come as the scanner finds them, or decoded. Of the former, a lane notes where they are;
+the latter are encoded for its next request right after they were read, while the processor has them
+at hand. Where a batch has to be looked into, its messages are decoded again.
 
 Keeps the order per object: a message waits while another batch carries its object.
 """
@@ -32,13 +33,19 @@ from pusher.protocol import body_head, decode_piece, encode_messages, encode_pie
 
 try:
     from pusher._scanner import OpenLanes
+
+    LANE_BYTES = 650
+    """What an open lane takes besides its messages; measured."""
 except ImportError:  # No C compiler was there when pusher was installed.
     from pusher.plain import OpenLanes  # type: ignore[assignment]
+
+    LANE_BYTES = 1_000
+    """What an open lane takes besides its messages; measured."""
 
 if TYPE_CHECKING:
     from pusher._scanner import OpenLane
 
-__all__ = ["Batcher", "OpenLanes"]
+__all__ = ["LANE_BYTES", "Batcher", "OpenLanes"]
 
 _ANY_SIZE = 1 << 62
 

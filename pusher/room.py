@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from pusher.batching import Batcher
+from pusher.batching import LANE_BYTES, Batcher
 from pusher.constraint import Constraint
 from pusher.model import Batch, Chunk, Halt, HaltKind, Lane
 from pusher.report import why_parked
@@ -16,9 +16,6 @@ from pusher.tally import Tally
 from pusher.watermark import Ledger
 
 __all__ = ["Outlet", "Room"]
-
-LANE_BYTES = 1_000
-"""What an open lane takes besides its messages; measured."""
 
 COUNTED_LANE_BYTES = 450
 """What a lane's counters take, and that it is known to be taken."""

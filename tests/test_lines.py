@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -230,6 +231,33 @@ async def test_a_line_of_20_mb_is_read_whole(tmp_path: Path) -> None:
     path.write_bytes(b"a\n" + b"x" * 20_000_000 + b"\nb\n")
     lines = lines_of(await read(LineSource([path])))
     assert [len(line) for line in lines] == [1, 20_000_000, 1]
+
+
+@pytest.mark.parametrize("has_last_end", [True, False])
+async def test_lines_of_any_length_are_read_from_a_file_as_they_are(
+    tmp_path: Path, *, has_last_end: bool
+) -> None:
+    """Shorter and longer than what is looked at of a block, and than a block."""
+    rng = random.Random(7)
+    lengths = [rng.choice((0, 3, 900, 4_095, 4_096, 9_000, 262_143, 300_000)) for _ in range(400)]
+    data = b"\n".join(b"x" * length for length in lengths) + b"\n" * has_last_end
+    path = tmp_path / "lines"
+    path.write_bytes(data)
+    chunks = await read(LineSource([path]))
+    assert b"".join(chunk.data for chunk in chunks) == data
+    assert all(chunk.data.endswith(b"\n") for chunk in chunks[:-1])
+    assert max(len(chunk.data) for chunk in chunks) < 600_000
+
+
+@pytest.mark.parametrize("block_bytes", [100, 64 << 10, 9_000_000])
+def test_a_line_of_megabytes_comes_alone(block_bytes: int) -> None:
+    long_line, lines = b"y" * 3_000_000 + b"\n", b"x\n" * 40_000
+    data = lines + long_line + lines + long_line
+    chunks = cut(in_blocks(data, [block_bytes]), len(long_line))
+    assert b"".join(chunk.data for chunk in chunks) == data
+    large = [chunk for chunk in chunks if len(chunk.data) > 2_000_000]
+    assert [chunk.data for chunk in large] == [long_line, long_line]
+    assert sum(chunk.line_count for chunk in chunks) == 80_002
 
 
 @pytest.mark.parametrize("name", ["missing", "directory", "directory/", "a\0b", "x" * 300])

@@ -31,6 +31,9 @@ __all__ = [
 OVERSIZED_HEAD_BYTES = 4 << 10
 
 FEED_BYTES = 1 << 20
+ALONE_BYTES = 1 << 20
+"""A line of more comes alone: what has to be done to some lines of a chunk copies all of them."""
+
 BOM = b"\xef\xbb\xbf"
 _CLOSING = b" \t\r\n]"
 """What may stand behind the last line, or behind the last value of an array."""
@@ -251,6 +254,11 @@ class LineCutter:
             self._place.pass_by(block[:start])
             yield self._oversized(self._skipped_head, self._skipped_bytes + end)
             self._skipped_bytes = 0
+        elif self._tail_bytes > ALONE_BYTES:
+            start = block.find(b"\n") + 1
+            if start:
+                self._tail.write(memoryview(block)[:start])
+                yield from self._whole_lines(self._take_tail())
         cut = block.rfind(b"\n", start) + 1
         if cut == len(block) and not start and not self._tail_bytes:
             yield from self._whole_lines(block)  # Without a copy of it.
