@@ -603,10 +603,15 @@ static PyObject *lanes_add(OpenLanes *self, PyObject *const *args, Py_ssize_t na
             ask_ahead(self, groups, asked, stop);
             asked = stop;
         }
-        Found *found = &groups->found[groups->next];
+        const uint32_t at = groups->next;
+        Found *found = &groups->found[at];
         if (!found->count) continue;
         OpenLane *lane = lane_of(self, found->hash, found->store, found->store_length, found->type);
         if (lane == NULL) return NULL;
+        if (groups->next != at || at >= groups->found_count) { /* By what gave it its name. */
+            PyErr_SetString(PyExc_RuntimeError, "these groups were added meanwhile");
+            return NULL;
+        }
         if (lane->waiting) return Py_NewRef(lane);
         while (found->count) {
             Py_ssize_t moved = move(self, lane, groups, found, now_s);

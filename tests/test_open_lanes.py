@@ -508,3 +508,17 @@ def test_what_is_to_be_copied_includes_what_is_open_before_it() -> None:
     lanes.copy_out([2])
     assert lanes.to_copy_bytes([1, 2]) == 0
     assert lanes.to_copy_bytes([3]) == sizes[2] - sizes[1]
+
+
+def test_groups_are_not_added_while_they_are_added() -> None:
+    groups = groups_of(["s"])
+
+    def name_and_add(store_id: str, object_type: ObjectType) -> tuple[Lane, bytes]:
+        if groups.left():
+            inner.add(groups, 0.0)
+        return named(store_id, object_type)
+
+    inner, lanes = open_lanes(), OpenLanes(name_and_add, 200, 4 << 20, True)
+    with pytest.raises(RuntimeError, match="added meanwhile"):
+        lanes.add(groups, 0.0)
+    assert (inner.open_count, lanes.open_count) == (1, 0)
