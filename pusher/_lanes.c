@@ -603,10 +603,15 @@ static PyObject *lanes_add(OpenLanes *self, PyObject *const *args, Py_ssize_t na
             ask_ahead(self, groups, asked, stop);
             asked = stop;
         }
-        Found *found = &groups->found[groups->next];
+        const uint32_t at = groups->next;
+        Found *found = &groups->found[at];
         if (!found->count) continue;
         OpenLane *lane = lane_of(self, found->hash, found->store, found->store_length, found->type);
         if (lane == NULL) return NULL;
+        if (groups->next != at || at >= groups->found_count) { /* By what gave it its name. */
+            PyErr_SetString(PyExc_RuntimeError, "these groups were added meanwhile");
+            return NULL;
+        }
         if (lane->waiting) return Py_NewRef(lane);
         while (found->count) {
             Py_ssize_t moved = move(self, lane, groups, found, now_s);
@@ -891,35 +896,58 @@ static uint32_t places_in(const OpenLane *lane, const int64_t *numbers, size_t c
     return 0;
 }
 
+/* Numbers of chunks in their order, to be freed; NULL with an exception. */
+static int64_t *sorted_numbers(PyObject *given, size_t *count) {
+    PyObject *sequence = PySequence_Fast(given, "numbers are a sequence");
+    if (sequence == NULL) return NULL;
+    *count = (size_t)PySequence_Fast_GET_SIZE(sequence);
+    int64_t *numbers = PyMem_RawMalloc(*count * sizeof(int64_t));
+    if (numbers == NULL) PyErr_NoMemory();
+    for (size_t i = 0; numbers != NULL && i < *count; i++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(sequence, (Py_ssize_t)i);
+        if (!PyLong_Check(item)) /* Anything else may run code to become one. */
+            PyErr_SetString(PyExc_TypeError, "the number of a chunk is an integer");
+        else numbers[i] = PyLong_AsLongLong(item);
+        if (!PyErr_Occurred()) continue;
+        PyMem_RawFree(numbers);
+        numbers = NULL;
+    }
+    Py_DECREF(sequence);
+    if (numbers != NULL) qsort(numbers, *count, sizeof(int64_t), compare_numbers);
+    return numbers;
+}
+
+PyDoc_STRVAR(to_copy_doc,
+"to_copy_bytes(chunk_numbers)\n--\n\n"
+"What `copy_out` would copy: with the messages of these chunks, those that are open before them.");
+
+static PyObject *lanes_to_copy_bytes(OpenLanes *self, PyObject *given) {
+    size_t count;
+    int64_t *numbers = sorted_numbers(given, &count);
+    if (numbers == NULL) return NULL;
+    Py_ssize_t size = 0;
+    for (OpenLane *lane = self->oldest; lane; lane = lane->newer) {
+        const uint32_t stop = places_in(lane, numbers, count);
+        if (stop == lane->placed) size += lane->placed_bytes;
+        else
+            for (uint32_t i = 0; i < stop; i++) size += length_of(lane->places[i].record) + 1;
+    }
+    PyMem_RawFree(numbers);
+    return PyLong_FromSsize_t(size);
+}
+
 PyDoc_STRVAR(copy_out_doc,
 "copy_out(chunk_numbers)\n--\n\nCopy what is open out of these chunks, and keep hold of none of them.");
 
 static PyObject *lanes_copy_out(OpenLanes *self, PyObject *given) {
-    PyObject *result = NULL, *sequence = PySequence_Fast(given, "numbers are a sequence");
-    if (sequence == NULL) return NULL;
-    const size_t count = (size_t)PySequence_Fast_GET_SIZE(sequence);
-    int64_t *numbers = PyMem_RawMalloc(count * sizeof(int64_t));
-    if (numbers == NULL) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    for (size_t i = 0; i < count; i++) {
-        PyObject *item = PySequence_Fast_GET_ITEM(sequence, (Py_ssize_t)i);
-        if (!PyLong_Check(item)) { /* Anything else may run code to become one. */
-            PyErr_SetString(PyExc_TypeError, "the number of a chunk is an integer");
-            goto done;
-        }
-        numbers[i] = PyLong_AsLongLong(item);
-        if (numbers[i] == -1 && PyErr_Occurred()) goto done;
-    }
-    qsort(numbers, count, sizeof(int64_t), compare_numbers);
-    for (OpenLane *lane = self->oldest; lane; lane = lane->newer)
-        if (copy_out(self, lane, places_in(lane, numbers, count)) < 0) goto done;
-    result = Py_NewRef(Py_None);
-done:
+    size_t count;
+    int64_t *numbers = sorted_numbers(given, &count);
+    if (numbers == NULL) return NULL;
+    int failed = 0;
+    for (OpenLane *lane = self->oldest; lane && !failed; lane = lane->newer)
+        failed = copy_out(self, lane, places_in(lane, numbers, count)) < 0;
     PyMem_RawFree(numbers);
-    Py_DECREF(sequence);
-    return result;
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *lanes_origins(OpenLanes *self, PyObject *one) {
@@ -1122,6 +1150,7 @@ static PyMethodDef lanes_methods[] = {
     {"put", (PyCFunction)lanes_put, METH_VARARGS, put_doc},
     {"take", (PyCFunction)lanes_take, METH_O, take_doc},
     {"body", (PyCFunction)lanes_body, METH_O, body_doc},
+    {"to_copy_bytes", (PyCFunction)lanes_to_copy_bytes, METH_O, to_copy_doc},
     {"copy_out", (PyCFunction)lanes_copy_out, METH_O, copy_out_doc},
     {"to_come_bytes", (PyCFunction)lanes_to_come_bytes, METH_O, to_come_doc},
     {"origins", (PyCFunction)lanes_origins, METH_O,

@@ -221,6 +221,10 @@ class Batcher:
                     found.setdefault(number, set()).add(index)
         return found
 
+    def to_copy_bytes(self, chunk_numbers: Sequence[int]) -> int:
+        """What `copy_out` would copy, with messages of other chunks that are open before these."""
+        return self._lanes.to_copy_bytes(chunk_numbers)
+
     def copy_out(self, chunk_numbers: Sequence[int]) -> None:
         """Keep hold of none of these chunks: copy what is open out of them."""
         self._lanes.copy_out(chunk_numbers)

@@ -39,6 +39,9 @@ _SWEEP_FROM_SHARE = 4
 
 _SWEEP_EVERY_CHUNKS = 16
 
+_COPIED_SHARE = 2
+"""Copies may take half of what is let go of; they are made before that goes."""
+
 
 class Settlement:
     """Takes off what is delivered, rejected, parked or skipped.
@@ -125,13 +128,20 @@ class Settlement:
         if sparse_bytes * _SWEEP_FROM_SHARE < budget_bytes:
             return
         self._swept_at_chunk = self._ledger.admitted
-        replaced = []
-        for number, indexes in self._batcher.find(sparse).items():
+        found = {
+            number: indexes
+            for number, indexes in self._batcher.find(sparse).items()
+            if self._ledger.has_open(number, len(indexes))
+        }
+        numbers = list(found)
+        gone_bytes = sum(len(sparse[number].data) for number in numbers)
+        # A lane is copied from its beginning on, also out of chunks that stay: it may not pay.
+        if self._batcher.to_copy_bytes(numbers) * _COPIED_SHARE > gone_bytes:
+            return
+        for number, indexes in found.items():
             lines = enumerate(sparse[number].lines())
-            kept = {index: line for index, line in lines if index in indexes}
-            if self._ledger.replace(number, kept):
-                replaced.append(number)
-        self._batcher.copy_out(replaced)
+            self._ledger.replace(number, {index: line for index, line in lines if index in indexes})
+        self._batcher.copy_out(numbers)
 
     async def settle(self, outcome: Outcome) -> None:
         """Take off what an outcome is about, unless its dead letter cannot be written."""

@@ -229,10 +229,14 @@ class Ledger:
             and self._open_count(number) < _SPARSE_BELOW * entry.chunk.line_count
         }
 
+    def has_open(self, number: int, count: int) -> bool:
+        """So many messages of a chunk are open, and no more."""
+        return self._open_count(number) == count
+
     def replace(self, number: int, lines: dict[int, Line]) -> bool:
         """Keep these lines of a chunk instead of all of it, if all its open messages are there."""
         entry = self._open[number]
-        if self._open_count(number) != len(lines):
+        if not self.has_open(number, len(lines)):
             return False
         self._chunk_bytes -= entry.held_bytes
         entry.chunk, entry.lines, entry.numbers = None, lines, None

@@ -302,6 +302,8 @@ WRONG: dict[str, tuple[type[Exception], Wrong]] = {
     "a chunk": (TypeError, lambda lanes, _: lanes.copy_out([1.0])),  # type: ignore[list-item]
     "a large chunk": (OverflowError, lambda lanes, _: lanes.copy_out([1 << 64])),
     "no chunks": (TypeError, lambda lanes, _: lanes.copy_out(1)),  # type: ignore[arg-type]
+    "a chunk to copy": (TypeError, lambda lanes, _: lanes.to_copy_bytes([1.0])),  # type: ignore[list-item]
+    "no chunks to copy": (TypeError, lambda lanes, _: lanes.to_copy_bytes(1)),  # type: ignore[arg-type]
     "no groups": (TypeError, lambda lanes, _: lanes.add([], 0.0)),  # type: ignore[arg-type]
     "no type": (ValueError, lambda lanes, _: lanes.lane("s", "deal")),  # type: ignore[arg-type]
     "half a pair": (UnicodeEncodeError, lambda lanes, _: lanes.lane("\ud800", "DEAL")),
@@ -489,3 +491,34 @@ def test_without_memory_nothing_is_lost_or_counted_twice() -> None:
         assert sorted(chain.from_iterable(taken)) == list(range(5))
         assert (lanes.held_bytes, lanes.open_count) == (0, 0)
     assert failures > 10
+
+
+def test_what_is_to_be_copied_includes_what_is_open_before_it() -> None:
+    lanes, name = open_lanes(), Lane("s", "DEAL")
+    ends = len(body_head(name)) + len(BODY_END) - 1  # A comma is counted with each message.
+    sizes = []
+    for number in (1, 2, 3):
+        lanes.add(scanned(name, ["a", "b"], origin_of(number, 0)), 0.0)
+        sizes.append(lanes.lane(*name).body_bytes - ends)
+    lanes.add(scanned(Lane("t", "DEAL"), ["a"], origin_of(4, 0)), 0.0)
+    assert lanes.to_copy_bytes([]) == lanes.to_copy_bytes([9]) == 0
+    assert [lanes.to_copy_bytes([number]) for number in (1, 2, 3)] == sizes
+    assert lanes.to_copy_bytes([2, 1]) == sizes[1]
+    assert lanes.to_copy_bytes([3, 4]) == lanes.to_come_bytes(1 << 62)
+    lanes.copy_out([2])
+    assert lanes.to_copy_bytes([1, 2]) == 0
+    assert lanes.to_copy_bytes([3]) == sizes[2] - sizes[1]
+
+
+def test_groups_are_not_added_while_they_are_added() -> None:
+    groups = groups_of(["s"])
+
+    def name_and_add(store_id: str, object_type: ObjectType) -> tuple[Lane, bytes]:
+        if groups.left():
+            inner.add(groups, 0.0)
+        return named(store_id, object_type)
+
+    inner, lanes = open_lanes(), OpenLanes(name_and_add, 200, 4 << 20, True)
+    with pytest.raises(RuntimeError, match="added meanwhile"):
+        lanes.add(groups, 0.0)
+    assert (inner.open_count, lanes.open_count) == (1, 0)
