@@ -31,6 +31,9 @@ __all__ = [
 OVERSIZED_HEAD_BYTES = 4 << 10
 
 FEED_BYTES = 1 << 20
+UNCOPIED_BYTES = 64 << 10
+"""A block of whole lines is passed on as it is. A small one may have the memory of a large one."""
+
 ALONE_BYTES = 1 << 20
 """A line of more comes alone: what has to be done to some lines of a chunk copies all of them."""
 
@@ -260,8 +263,8 @@ class LineCutter:
                 self._tail.write(memoryview(block)[:start])
                 yield from self._whole_lines(self._take_tail())
         cut = block.rfind(b"\n", start) + 1
-        if cut == len(block) and not start and not self._tail_bytes:
-            yield from self._whole_lines(block)  # Without a copy of it.
+        if cut == len(block) >= UNCOPIED_BYTES and not start and not self._tail_bytes:
+            yield from self._whole_lines(block)
         elif cut:
             self._tail.write(memoryview(block)[start:cut])
             yield from self._whole_lines(self._take_tail())
