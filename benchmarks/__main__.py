@@ -69,6 +69,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 def _plot(arguments: argparse.Namespace) -> int:
     path = arguments.out or arguments.results.with_suffix(".svg")
+    if path.suffix != ".svg":
+        raise BenchmarkError(f"{path}: a plot is an SVG document, and its name ends in .svg")
     path.write_text(drawn(json.loads(arguments.results.read_text())), "utf-8")
     print(path)
     return 0

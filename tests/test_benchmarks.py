@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -57,6 +59,15 @@ def test_topics_are_not_much_slower_than_files_and_leave_the_event_loop_to_pushi
 def test_the_plot_is_that_of_the_results() -> None:
     results = json.loads(RESULTS.read_text())
     assert RESULTS.with_suffix(".svg").read_text("utf-8") == drawn(results)
+
+
+def test_a_plot_is_not_written_under_the_name_of_another_format(tmp_path: Path) -> None:
+    target = tmp_path / "speed.png"
+    command = ("-m", "benchmarks", "plot", str(RESULTS), "--out", str(target))
+    done = subprocess.run((sys.executable, *command), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"{target}: a plot is an SVG document, and its name ends in .svg\n"
+    assert not target.exists()
 
 
 def test_everyone_in_the_results_delivered_what_was_in_the_input() -> None:
