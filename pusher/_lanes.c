@@ -13,7 +13,9 @@
 #define AHEAD 8          /* So many messages ahead memory is asked for. */
 #define AHEAD_BYTES 512  /* Of one map: of what is longer, the processor sees itself how it goes on. */
 #define LEAST_ROOM 128
+#define SMALL (1 << 16)
 #define LARGE (1 << 20)
+#define STEP (1 << 14)
 #define AROUND_BYTES 64  /* More than a bytes object, and the allocator, take besides the bytes. */
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -806,9 +808,10 @@ static PyObject *marks_of(OpenLanes *self, OpenLane *lane) {
 /* Bytes with room to spare, which goes with them: where sizes are alike, memory that was just used is
    found again. */
 static PyObject *bytes_of(Py_ssize_t size) {
-    Py_ssize_t room = size;
-    if (size < LARGE) room = (Py_ssize_t)rounded((size_t)(size + AROUND_BYTES)) - AROUND_BYTES;
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, room);
+    size_t room = (size_t)size + AROUND_BYTES;
+    if (size < SMALL) room = rounded(room);
+    else if (size < LARGE) room = (room / STEP + 1) * STEP;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room - AROUND_BYTES);
     if (bytes == NULL) return NULL;
     Py_SET_SIZE(bytes, size);
     PyBytes_AS_STRING(bytes)[size] = 0;

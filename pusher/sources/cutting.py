@@ -31,8 +31,9 @@ __all__ = [
 OVERSIZED_HEAD_BYTES = 4 << 10
 
 FEED_BYTES = 1 << 20
-UNCOPIED_BYTES = 64 << 10
-"""A block of whole lines is passed on as it is. A small one may have the memory of a large one."""
+UNCOPIED_BYTES = 248 << 10
+"""A block of whole lines is passed on as it is: those of files mostly have so much. What a pipe
+gives is often less, and leaves a hole in memory where there was room for more."""
 
 ALONE_BYTES = 1 << 20
 """A line of more comes alone: what has to be done to some lines of a chunk copies all of them."""

@@ -111,7 +111,7 @@ async def test_millions_of_harmed_chunks_are_left_or_taken_without_a_byte_too_mu
     ("name", "right", "wrong"),
     [
         ("_scanner.c", "while (end - p >= 8) {", "while (end - p >= 6) {"),
-        ("_lanes.c", "(size + AROUND_BYTES)) - AROUND_BYTES;", "(size + AROUND_BYTES)) - 160;"),
+        ("_lanes.c", "(NULL, (Py_ssize_t)room - AROUND_BYTES);", "(NULL, (Py_ssize_t)room - 160);"),
     ],
 )
 async def test_the_sanitizer_would_tell_of_a_byte_too_much(
