@@ -33,8 +33,8 @@ typedef struct {
 } Place;
 
 /* What one lane holds: messages that were copied or encoded into `text`, and after them the places
-   of others. Of each message in the text, `kept` has its origin and, where order is kept, the hash
-   of its id, the length of its id, and the id. */
+   of others. Of each message in the text, `kept` has its origin and, where order is kept, the length
+   of its id and the id. */
 typedef struct OpenLane {
     PyObject_VAR_HEAD /* The size is that of the store, in UTF-8. */
     uint32_t hash;
@@ -115,8 +115,8 @@ static uint64_t hash_of_id(const char *id, size_t length) {
     return stirred(hash ^ word);
 }
 
-static uint64_t key_of(uint64_t hash, const OpenLane *lane) {
-    uint64_t key = hash ^ stirred(lane->number);
+static uint64_t key_of(const OpenLane *lane, const char *id, size_t length) {
+    uint64_t key = hash_of_id(id, length) ^ stirred(lane->number);
     return key ? key : 1;
 }
 
@@ -197,14 +197,12 @@ static int reserve_kept(OpenLanes *self, OpenLane *lane, size_t more) {
     return 0;
 }
 
-static size_t kept_length(const OpenLanes *self, size_t ids_length) {
-    return self->keeps_order ? sizeof(int64_t) + sizeof(uint64_t) + 1 + ids_length : sizeof(int64_t);
-}
+/* Without its id. */
+static size_t kept_length(const OpenLanes *self) { return sizeof(int64_t) + (self->keeps_order != 0); }
 
 /* What is known of an open message; of its id only where order is kept. */
 typedef struct {
     int64_t origin;
-    uint64_t hash;
     const char *id;
     size_t id_length;
 } Kept;
@@ -212,7 +210,6 @@ typedef struct {
 static void keep(OpenLanes *self, OpenLane *lane, const Kept *one) {
     char *to = put(lane->kept + lane->kept_used, (const char *)&one->origin, sizeof one->origin);
     if (self->keeps_order) {
-        to = put(to, (const char *)&one->hash, sizeof one->hash);
         *to++ = (char)one->id_length;
         to = put(to, one->id, (Py_ssize_t)one->id_length);
     }
@@ -224,8 +221,6 @@ static const char *read_kept(const OpenLanes *self, const char *from, Kept *kept
     memcpy(&kept->origin, from, sizeof kept->origin);
     from += sizeof kept->origin;
     if (self->keeps_order) {
-        memcpy(&kept->hash, from, sizeof kept->hash);
-        from += sizeof kept->hash;
         kept->id_length = (unsigned char)*from++;
         kept->id = from;
         from += kept->id_length;
@@ -239,7 +234,6 @@ static Kept kept_of(const OpenLanes *self, const Place *place) {
     if (self->keeps_order) {
         kept.id = PyBytes_AS_STRING(groups->data) + place->record->id;
         kept.id_length = place->record->id_length;
-        kept.hash = hash_of_id(kept.id, kept.id_length);
     }
     return kept;
 }
@@ -513,7 +507,7 @@ static int copy_out(OpenLanes *self, OpenLane *lane, uint32_t count) {
     if (count == 0) return 0;
     int is_first = lane->count == lane->placed;
     Py_ssize_t size = 0;
-    size_t kept_size = count * kept_length(self, 0);
+    size_t kept_size = count * kept_length(self);
     for (uint32_t i = 0; i < count; i++) {
         size += length_of(lane->places[i].record) + 1;
         kept_size += lane->places[i].record->id_length;
@@ -664,7 +658,7 @@ static int keep_all(OpenLanes *self, OpenLane *lane, PyObject *ids, PyObject *or
         PyErr_SetString(PyExc_ValueError, "an id is not ASCII");
         return -1;
     }
-    if (reserve_kept(self, lane, (size_t)count * kept_length(self, 0) + (size_t)ids_length) < 0)
+    if (reserve_kept(self, lane, (size_t)count * kept_length(self) + (size_t)ids_length) < 0)
         return -1;
     const char *id = (const char *)PyUnicode_1BYTE_DATA(ids), *end = id + ids_length;
     uint32_t used_before = lane->kept_used;
@@ -686,8 +680,7 @@ static int keep_all(OpenLanes *self, OpenLane *lane, PyObject *ids, PyObject *or
             PyErr_SetString(PyExc_ValueError, "there are not as many ids as origins");
             goto failed;
         }
-        Kept kept = {origin, 0, id, (size_t)(stop - id)};
-        if (self->keeps_order) kept.hash = hash_of_id(kept.id, kept.id_length);
+        Kept kept = {origin, id, (size_t)(stop - id)};
         keep(self, lane, &kept);
         id = stop + (stop < end);
     }
@@ -799,7 +792,7 @@ static PyObject *marks_of(OpenLanes *self, OpenLane *lane) {
     char *to = PyBytes_AS_STRING(marks);
     Kept kept;
     for (Walk each = walk(lane); has_next(self, &each, &kept);) {
-        uint64_t key = key_of(kept.hash, lane);
+        uint64_t key = key_of(lane, kept.id, kept.id_length);
         to = put(to, (const char *)&key, sizeof key);
     }
     return marks;
@@ -974,7 +967,7 @@ static PyObject *lanes_meets_flying(OpenLanes *self, PyObject *one) {
     if (list_flying(self, lane) < 0) return NULL;
     Kept kept;
     for (Walk each = walk(lane); has_next(self, &each, &kept);)
-        if (self->flying[place_of_key(self, key_of(kept.hash, lane))].key) Py_RETURN_TRUE;
+        if (self->flying[place_of_key(self, key_of(lane, kept.id, kept.id_length))].key) Py_RETURN_TRUE;
     Py_RETURN_FALSE;
 }
 
