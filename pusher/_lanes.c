@@ -156,7 +156,7 @@ static void take_off(OpenLanes *self, uint64_t key) {
             hole = place;
         }
     }
-    self->flying[hole].key = 0;
+    self->flying[hole] = (Flying){0};
 }
 
 /* Put what is in flight of a lane into the table, all of it; -1 with an exception. Most batches are

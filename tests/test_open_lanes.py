@@ -261,26 +261,28 @@ def test_thousands_of_lanes_are_found_and_forgotten_in_any_order() -> None:
         assert lanes.lane_count == len(known)
 
 
-def test_thousands_of_ids_in_flight_land_in_any_order() -> None:
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_thousands_of_ids_in_flight_land_in_any_order(rounds: int) -> None:
     rng, lanes = random.Random(2), open_lanes()
-    flying: list[tuple[Any, str, bytes]] = []
-    for number in range(12_000):
-        lane = lanes.lane(str(number % 3), "DEAL")
-        lanes.extend(lane, b"{}", str(number // 4), [number], 0.0)
-        flying.append((lane, str(number // 4), lanes.take(lane)[3]))
-    rng.shuffle(flying)
-    while flying:
-        lane, _, marks = flying.pop()
-        lanes.land(lane, marks)
-        if len(flying) % 500:
-            continue
-        for store in "012":
-            lane = lanes.lane(store, "DEAL")
-            there = {one for of, one, _ in flying if of is lane}
-            for one in rng.sample(range(3_000), 100):
-                lanes.extend(lane, b"{}", str(one), [0], 0.0)
-                assert lanes.meets_flying(lane) is (str(one) in there)
-                lanes.clear(lane)
+    for first in range(rounds):
+        flying: list[tuple[Any, str, bytes]] = []
+        for number in range(first, 12_000):
+            lane = lanes.lane(str(number % 3), "DEAL")
+            lanes.extend(lane, b"{}", str(number // 4), [number], 0.0)
+            flying.append((lane, str(number // 4), lanes.take(lane)[3]))
+        rng.shuffle(flying)
+        while flying:
+            lane, _, marks = flying.pop()
+            lanes.land(lane, marks)
+            if len(flying) % 500:
+                continue
+            for store in "012":
+                lane = lanes.lane(store, "DEAL")
+                there = {one for of, one, _ in flying if of is lane}
+                for one in rng.sample(range(3_000), 100):
+                    lanes.extend(lane, b"{}", str(one), [0], 0.0)
+                    assert lanes.meets_flying(lane) is (str(one) in there)
+                    lanes.clear(lane)
     assert all(lane.is_idle for lane in lanes.all())
 
 
