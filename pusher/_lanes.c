@@ -545,7 +545,9 @@ static Py_ssize_t move(OpenLanes *self, OpenLane *lane, Groups *groups, Found *f
     fill_lane(self, lane, (uint32_t)share.count, share.size, now_s);
     self->placed_bytes += share.size + 1;
     lane->placed_bytes += share.size + 1;
-    if (lane->used > self->largest_bytes) self->largest_bytes = lane->used;
+    /* A larger one, of one message, leaves at once. */
+    const Py_ssize_t used = lane->used < self->batch_bytes ? lane->used : self->batch_bytes;
+    if (used > self->largest_bytes) self->largest_bytes = used;
     found->head = share.stop;
     found->count -= (uint32_t)share.count;
     return share.count;

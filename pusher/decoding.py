@@ -89,8 +89,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _OPENING = bytearray(b"{")
 
 _AT_ONCE_BYTES = 1 << 20
-"""A larger chunk is mostly one long line: it is not copied into an array, nor into a piece that a
-body then is made of."""
+"""A larger chunk is mostly one long line: it is not copied into an array."""
 
 _NO_TIME = "missing required field `changedAt`"
 
@@ -182,7 +181,7 @@ class Decoder:
 
     def _scan(self, chunk: Chunk, read_at_ms: int) -> Decoded | None:
         """Find the messages of a chunk by lane; None where one is not as it has to be."""
-        if not self._takes_groups or len(chunk.data) > _AT_ONCE_BYTES:
+        if not self._takes_groups:
             return None
         filled_ms = max(read_at_ms, self._last_filled_ms + 1)
         scanned = scan(

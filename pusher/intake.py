@@ -23,7 +23,7 @@ from pusher.decoding import Decoder
 from pusher.dispatching import Dispatcher
 from pusher.errors import DiskError, InputError, UsageError
 from pusher.model import Chunk, Halt, HaltKind, ObjectType, Rejection
-from pusher.room import Room
+from pusher.room import Room, is_large
 from pusher.selecting import Selection
 from pusher.sender import Errand, Sender
 from pusher.settling import Settlement
@@ -36,9 +36,6 @@ __all__ = ["Intake"]
 
 READ_AHEAD_CHUNKS = 2
 """So many wait to be decoded, so that the two tasks need not change turns for each."""
-
-LARGE_CHUNK_BYTES = 1 << 20
-"""While one of these waits, no other one does."""
 
 STOP_GRACE_S = 5.0
 """How long requests under way may go on when the endpoint has turned out to be unusable."""
@@ -105,7 +102,7 @@ class Intake:
         self._committer = committer
         self._errand = errand
         self._warnings = warnings
-        self._large_taken = anyio.Event()
+        self._has_room_for_large = anyio.Event()
         self.unusable: UsageError | None = None
         """Why the input cannot be used at all."""
 
@@ -126,7 +123,7 @@ class Intake:
         )
         to_batch, chunks = anyio.create_memory_object_stream[Chunk](READ_AHEAD_CHUNKS)
         has_enough = anyio.Event()
-        self._large_taken = anyio.Event()  # A pass that was cut short may have left it set.
+        self._has_room = anyio.Event()  # A pass that was cut short may have left it set.
         async with anyio.create_task_group() as guard:
             guard.start_soon(self._cut_short, guard.cancel_scope)
             async with anyio.create_task_group() as tasks:
@@ -168,9 +165,9 @@ class Intake:
                     async for chunk in chunks:
                         await self._rewind()
                         await to_batch.send(chunk)
-                        if len(chunk.data) > LARGE_CHUNK_BYTES:
-                            await self._large_taken.wait()
-                            self._large_taken = anyio.Event()
+                        if is_large(chunk):
+                            await self._has_room_for_large.wait()
+                            self._has_room_for_large = anyio.Event()
                 await self._rewind()
             except anyio.BrokenResourceError:
                 pass  # Nothing more is wanted: the limit is reached.
@@ -206,10 +203,11 @@ class Intake:
                     except anyio.EndOfStream:
                         break
                     if chunk is not None:
-                        if len(chunk.data) > LARGE_CHUNK_BYTES:
-                            self._large_taken.set()
+                        if is_large(chunk):
                             await self._room.make_for(chunk, dispatcher)
-                        await self._take_in(chunk, dispatcher, selection, is_first=is_first)
+                            self._has_room_for_large.set()
+                        if not chunk.coming_bytes:
+                            await self._take_in(chunk, dispatcher, selection, is_first=is_first)
                         last_chunk_s = time.monotonic()
                     now_s = time.monotonic()
                     await dispatcher.send_all(batcher.turns(now_s))

@@ -172,6 +172,9 @@ class Chunk:
     """When the messages were produced, epoch ms, as far as it is known; 0 or less is not."""
     rejected: Sequence[Rejection] = ()
     """What the source could make no line of."""
+    coming_bytes: int = 0
+    """The next chunk is not read to its end and may take so much; this one has nothing itself.
+    Reading goes on when the chunk after it is asked for."""
 
     def lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield (line number, offset, line without its end) for each line that is not blank."""

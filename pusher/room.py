@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pusher.batching import LANE_BYTES, Batcher
 from pusher.constraint import Constraint
+from pusher.memory import Memory
 from pusher.model import Batch, Chunk, Halt, HaltKind, Lane
 from pusher.report import why_parked
 from pusher.settling import Settlement
@@ -15,10 +16,20 @@ from pusher.stopping import Stopping
 from pusher.tally import Tally
 from pusher.watermark import Ledger
 
-__all__ = ["Outlet", "Room"]
+__all__ = ["Outlet", "Room", "is_large"]
+
+_LARGE_BYTES = 1 << 20
+
+_LOOK_EVERY_CHUNKS = 4
+"""Asking the system how much memory is taken takes as long as a hundred messages."""
 
 COUNTED_LANE_BYTES = 450
 """What a lane's counters take, and that it is known to be taken."""
+
+
+def is_large(chunk: Chunk) -> bool:
+    """Room is to be made for it first; while it waits, no other one does."""
+    return len(chunk.data) > _LARGE_BYTES or chunk.coming_bytes > 0
 
 
 class Outlet(Protocol):
@@ -77,7 +88,9 @@ class Room:
         self._stopping = stopping
         self._memory_bytes = memory_bytes
         self._batch_bytes = batch_bytes
-        self._large_bytes = 0  # What the longest line so far takes in all.
+        self._large_bytes = 0  # What the largest message of a topic so far takes in all.
+        self._memory = Memory()
+        self._looked_at_chunk = 0
         self.max_lag_bytes: int | None = None
         """How far reading may be ahead of the oldest message not settled; None is no limit."""
         self.parked: Mapping[Lane, str] = {}
@@ -87,15 +100,19 @@ class Room:
         return f"<Room of {self._memory_bytes} bytes, {self._ledger!r}>"
 
     async def make_for(self, chunk: Chunk, outlet: Outlet) -> None:
-        """Wait until a large chunk fits, which is held twice once it is encoded."""
-        self._large_bytes = max(self._large_bytes, 2 * len(chunk.data))
-        await self.make(outlet, 2 * len(chunk.data))
+        """Wait until a large chunk fits, also one that is to come: encoded, it is held twice."""
+        wanted_bytes = 2 * max(len(chunk.data), chunk.coming_bytes)
+        if chunk.partition is not None:
+            self._large_bytes = max(self._large_bytes, wanted_bytes)
+        await self.make(outlet, wanted_bytes)
+        self._memory.keep_within(self._memory_bytes - wanted_bytes)
 
     async def make(self, outlet: Outlet, wanted_bytes: int = 0) -> None:
         """Wait while more is held than allowed; let the oldest open lanes go meanwhile."""
         batcher = self._batcher
         if self._is_short(outlet, wanted_bytes):
             self._settlement.copy_out(self._memory_bytes)
+        self._look_at_memory(outlet)
         waits = self._tally.waits
         while (is_short := self._is_short(outlet, wanted_bytes)) or self._is_behind():
             if self._stopping.is_sending_over:
@@ -114,16 +131,29 @@ class Room:
                 break
         waits.short_of = None
 
+    def _look_at_memory(self, outlet: Outlet) -> None:
+        """See to it that gaps between what is held do not take a good part of the budget besides.
+
+        Where little is held, there is room for them.
+        """
+        if self._ledger.admitted < self._looked_at_chunk + _LOOK_EVERY_CHUNKS:
+            return
+        self._looked_at_chunk = self._ledger.admitted
+        if self._held_bytes(outlet) > self._memory_bytes // 2:
+            self._memory.keep_within(self._memory_bytes * 6 // 5)
+
     def _is_short(self, outlet: Outlet, wanted_bytes: int) -> bool:
         """With what is wanted, and the bodies that may be made, the budget does not suffice."""
         made_bytes = min(self._batch_bytes, self._memory_bytes // 4)
         wanted_bytes += max(made_bytes, self._batcher.to_come_bytes(outlet.under_way_max))
-        # Where one long line came, the next one may be under way, out of sight of the ledger.
+        # Where one came from a topic, the next one may be under way, out of sight of the ledger.
         wanted_bytes = max(wanted_bytes, min(self._large_bytes, self._memory_bytes // 2))
-        held_bytes = self._ledger.held_bytes + self._batcher.held_bytes
+        return self._held_bytes(outlet) + wanted_bytes > self._memory_bytes
+
+    def _held_bytes(self, outlet: Outlet) -> int:
+        held_bytes = self._ledger.held_bytes + self._batcher.held_bytes + outlet.bodies_bytes
         held_bytes += self._batcher.lane_count * LANE_BYTES
-        held_bytes += len(self._tally.lanes) * COUNTED_LANE_BYTES
-        return held_bytes + outlet.bodies_bytes + wanted_bytes > self._memory_bytes
+        return held_bytes + len(self._tally.lanes) * COUNTED_LANE_BYTES
 
     def _is_behind(self) -> bool:
         """A rerun would have to repeat more than is allowed."""

@@ -19,11 +19,10 @@ from pusher.crosschecking import ASSOCIATED, Record, object_records, reference_r
 from pusher.decoding import Decoder, check_default_store
 from pusher.errors import UsageError
 from pusher.findings import Findings, place_at
-from pusher.intake import LARGE_CHUNK_BYTES
 from pusher.model import EMPTY_MAP, OBJECT_TYPES, Batch, Chunk, ObjectType, Rejection, SyncMessage
 from pusher.planning import Survey
 from pusher.record_spool import RecordSpool
-from pusher.room import Room
+from pusher.room import Room, is_large
 from pusher.sampling import Sample, SampleSize
 from pusher.selecting import Selected, Selection
 from pusher.settling import Settlement
@@ -200,9 +199,10 @@ class Surveyor:
         self._started_s = time.monotonic()
         async with aclosing(self.source.chunks()) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                if len(chunk.data) > LARGE_CHUNK_BYTES:
+                if is_large(chunk):
                     await self._room.make_for(chunk, self._outlet)
-                await self._take_in(chunk)
+                if not chunk.coming_bytes:
+                    await self._take_in(chunk)
                 await self._room.make(self._outlet)
                 await anyio.lowlevel.checkpoint()  # A signal, and the progress, have their turn.
                 if self._selection.is_exhausted:

@@ -69,6 +69,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "import_state",
                 "journal",
                 "kafka_letters",
+                "memory",
                 "page_file",
                 "record_spool",
                 "sample_file",

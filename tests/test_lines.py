@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,7 @@ from pusher.errors import InputError, UsageError
 from pusher.model import Chunk
 from pusher.sources.cutting import cut_into_chunks, up_to
 from pusher.sources.decompressing import decompressed
+from pusher.sources.handoff import CHUNK_BYTES
 from pusher.sources.lines import LineSource
 
 BOM = b"\xef\xbb\xbf"
@@ -298,6 +300,75 @@ async def test_the_lines_before_an_error_are_yielded(tmp_path: Path) -> None:
     assert (await next_chunk(chunks)).data == b"1\n2\n"
     with pytest.raises(InputError):
         await next_chunk(chunks)
+
+
+# Long lines
+
+
+def announced(chunks: list[Chunk]) -> list[int]:
+    return [chunk.coming_bytes for chunk in chunks if chunk.coming_bytes]
+
+
+@pytest.mark.parametrize("ending", [b"\n", b""])
+async def test_a_long_line_is_announced_each_time_that_it_has_doubled(
+    tmp_path: Path, ending: bytes
+) -> None:
+    (tmp_path / "in").write_bytes(b"x\n" * 300_000 + b"y" * 5_000_000 + ending)
+    chunks = await read(LineSource([tmp_path / "in"]))
+    coming = announced(chunks)
+    assert [one < two <= 2 * one + CHUNK_BYTES for one, two in pairwise(coming)] == [True, True]
+    assert coming[-2] < 5_000_000 <= coming[-1]
+    assert (chunks[-2].data, chunks[-2].coming_bytes) == (b"", coming[-1])
+    assert chunks[-1].data == b"y" * 5_000_000 + ending
+    assert {chunk.line_count for chunk in chunks if chunk.coming_bytes} == {0}
+
+
+async def test_ordinary_lines_are_not_announced(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes((b"x" * 700_000 + b"\n") * 9 + b"y\n" * 900_000)
+    assert announced(await read(LineSource([tmp_path / "in"]))) == []
+
+
+async def test_a_line_that_will_not_be_kept_is_announced_up_to_what_is_kept(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in").write_bytes(b"y" * 20_000_000)
+    chunks = await read(LineSource([tmp_path / "in"], max_line_bytes=3_000_000))
+    assert announced(chunks)[-1] == 3_000_000
+    assert chunks[-1].oversized_bytes == 20_000_000
+
+
+async def test_what_is_passed_over_is_not_announced(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(b"y" * 5_000_000 + b"\n" + b"z" * 1_500_000 + b"\n")
+    source = LineSource([path])
+    source.keep_fingerprints()
+    (first,) = [one for one in await read(source) if one.data.startswith(b"y")]
+    assert first.end is not None
+    source.resume({first.source: first.end})
+    chunks = await read(source)
+    assert len(announced(chunks)) == 1
+    assert [chunk.data for chunk in chunks if chunk.data] == [b"z" * 1_500_000 + b"\n"]
+
+
+async def test_reading_waits_until_an_announcement_was_taken_in(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"y" * 20_000_000 + b"\n")
+    source = LineSource([tmp_path / "in"])
+    async with aclosing(chunks_of(source)) as chunks:
+        async for chunk in chunks:
+            if chunk.coming_bytes:
+                await asyncio.sleep(0.05)  # Whoever did not wait would have read more by then.
+                assert source.read_bytes <= chunk.coming_bytes
+    assert source.read_bytes == 20_000_001
+
+
+async def test_who_does_not_want_an_announced_line_does_not_wait_for_it(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"y" * 20_000_000 + b"\n")
+    async with aclosing(chunks_of(LineSource([tmp_path / "in"]))) as chunks:
+        assert (await next_chunk(chunks)).coming_bytes
+    readers = [one for one in threading.enumerate() if one.name == "pusher-reader"]
+    for reader in readers:
+        await asyncio.to_thread(reader.join, DEADLINE_S)
+    assert not any(reader.is_alive() for reader in readers)
 
 
 # Reading again

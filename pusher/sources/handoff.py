@@ -106,4 +106,6 @@ class Handoff:
         """What is no chunk takes none: an end, or an error, has nothing to wait for."""
         if not isinstance(item, Chunk):
             return 0
+        if item.coming_bytes:
+            return self._capacity
         return min(self._capacity, 1 + len(item.data) // (2 * CHUNK_BYTES))

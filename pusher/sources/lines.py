@@ -17,7 +17,7 @@ import stat
 import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -41,6 +41,9 @@ PIPE_BYTES = 1 << 20
 LETTER_BYTES = 64 << 10
 LOOK_BYTES = 4 << 10
 """So much of a block is looked at for the end of its last line, before the block is read."""
+
+UNANNOUNCED_BYTES = 1 << 20
+"""So much of a line is read without a word."""
 
 PARTITIONS_AT_A_TIME = 16
 """Each has a file open."""
@@ -108,6 +111,8 @@ class LineSource:
         self.size_bytes = self._size_bytes() if self._are_files else None
         self.read_bytes = self.handed_bytes = 0
         self._read_at: deque[int] = deque()
+        self._uncut_bytes = 0  # What was read since the last chunk.
+        self._announced_bytes = UNANNOUNCED_BYTES
         self.paths = [entry.path.resolve() for entry in self._inputs if entry.path]
         """The files among the inputs."""
 
@@ -187,7 +192,7 @@ class LineSource:
         handoff = Handoff(asyncio.get_running_loop(), READ_AHEAD_CHUNKS)
         thread = threading.Thread(
             target=_fill,
-            args=(handoff, self._noted(self._read(positions), self._read_at)),
+            args=(handoff, self._noted(self._read(positions, handoff), self._read_at)),
             name="pusher-reader",
             daemon=True,
         )
@@ -209,12 +214,27 @@ class LineSource:
         """Note before each chunk how much has been read so far."""
         for chunk in chunks:
             read_at.append(self.read_bytes)
+            self._uncut_bytes, self._announced_bytes = 0, UNANNOUNCED_BYTES
             yield chunk
+
+    def _announced(
+        self, blocks: Iterator[bytes], start: Chunk, most_bytes: int, handoff: Handoff
+    ) -> Iterator[bytes]:
+        """Wait for room for a long line while it is read, each time that it has doubled."""
+        self._uncut_bytes = -start.offset  # What comes before is passed over.
+        for block in blocks:
+            self._uncut_bytes += len(block)
+            yield block
+            if self._announced_bytes <= self._uncut_bytes <= most_bytes:
+                self._announced_bytes = min(2 * self._uncut_bytes, most_bytes)
+                self._read_at.append(self.read_bytes)
+                if not handoff.put(replace(start, coming_bytes=self._announced_bytes)):
+                    return
 
     def _size_bytes(self) -> int:
         return sum(_file_size(entry) - entry.start for entry in self._inputs if entry.end is None)
 
-    def _read(self, positions: Mapping[str, Position]) -> Iterator[Chunk]:
+    def _read(self, positions: Mapping[str, Position], handoff: Handoff) -> Iterator[Chunk]:
         is_first = not self._readings
         if is_first and self._ends:
             self._check_whole()
@@ -226,31 +246,37 @@ class LineSource:
         for partitions in _in_turns(self._inputs, self._found_format()):
             yield from _interleaved(
                 [
-                    (self._chunks_of(entry, reading, positions) for entry in files)
+                    (self._chunks_of(entry, reading, positions, handoff) for entry in files)
                     for files in partitions
                 ]
             )
 
     def _chunks_of(
-        self, entry: _Input, reading: Reading, positions: Mapping[str, Position]
+        self,
+        entry: _Input,
+        reading: Reading,
+        positions: Mapping[str, Position],
+        handoff: Handoff,
     ) -> Iterator[Chunk]:
+        max_line_bytes = self._max_line_bytes
+        if entry.letters is not None:
+            max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
         blocks = self._plain_blocks(entry)
         if self._ends:
             end = self._ends.get(entry.name)
             blocks = up_to(blocks, end.offset if end else 0, entry.name)
         after = positions.get(entry.name)
+        start = Chunk(b"", entry.name, after.offset if after else 0, 0, 0)
+        blocks = self._announced(blocks, start, max_line_bytes, handoff)
         if entry.letters is None and self._formats is not None:
             return reading.chunks(
                 blocks,
                 entry.name,
                 entry.path,
-                self._max_line_bytes,
+                max_line_bytes,
                 after=after,
                 keeps_fingerprints=self._keeps_fingerprints,
             )
-        max_line_bytes = self._max_line_bytes
-        if entry.letters is not None:
-            max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
         chunks = cut_into_chunks(
             blocks,
             entry.name,

@@ -30,6 +30,8 @@ SAMPLE_EVERY_S = 0.02
 BLOCK_BYTES = 256 << 10
 LONG_LINE_BYTES = 20 * 1000**2
 LONG_LINE_EVERY_BYTES = 100 * MIB
+FULL_LANES = 60_000
+LONG_LINE_AT = 45_000
 
 
 def line(number: int, text: str, store: str = "store") -> bytes:
@@ -78,11 +80,21 @@ def lines_of_20_mb(total_bytes: int) -> Iterator[bytes]:
         yield block
 
 
+def a_long_line_behind_many_lanes(total_bytes: int) -> Iterator[bytes]:
+    """It comes when the budget is used up: before it is read, there has to be room."""
+    is_whole = total_bytes > BLOCK_BYTES
+    for number in range(FULL_LANES if is_whole else 1):
+        if number == LONG_LINE_AT:
+            yield line(FULL_LANES, "x" * LONG_LINE_BYTES, "long")
+        yield line(number, "x" * 900, f"store-{number}")
+
+
 SHAPES = {
     "one rare message a chunk": one_rare_message_a_chunk,
     "lanes of one message": lanes_of_one_message,
     "messages of 50 kB": messages_of_50_kb,
     "lines of 20 MB": lines_of_20_mb,
+    "20 MB behind many lanes": a_long_line_behind_many_lanes,
 }
 
 
