@@ -123,7 +123,7 @@ class Intake:
         )
         to_batch, chunks = anyio.create_memory_object_stream[Chunk](READ_AHEAD_CHUNKS)
         has_enough = anyio.Event()
-        self._has_room = anyio.Event()  # A pass that was cut short may have left it set.
+        self._has_room_for_large = anyio.Event()  # A pass that was cut short may have left it set.
         async with anyio.create_task_group() as guard:
             guard.start_soon(self._cut_short, guard.cancel_scope)
             async with anyio.create_task_group() as tasks:
