@@ -40,8 +40,10 @@ def named(store_id: str, object_type: ObjectType) -> tuple[Lane, bytes]:
     return lane, body_head(lane)
 
 
-def open_lanes(*, keeps_order: bool = True, batch_size: int = 200) -> OpenLanes:
-    return OpenLanes(named, batch_size, 4 << 20, keeps_order)
+def open_lanes(
+    *, keeps_order: bool = True, batch_size: int = 200, batch_bytes: int = 4 << 20
+) -> OpenLanes:
+    return OpenLanes(named, batch_size, batch_bytes, keeps_order)
 
 
 def piece_of(ids: list[str]) -> bytes:
@@ -406,6 +408,25 @@ def test_a_body_that_was_taken_is_ordinary_bytes() -> None:
     assert type(body) is bytes
     assert (body, hash(body), len(body), body[:-1]) == (same, hash(same), len(same), same[:-1])
     assert (sys.getsizeof(body), pickle.loads(pickle.dumps(body))) == (sys.getsizeof(same), same)  # noqa: S301 - its own
+
+
+def test_bodies_to_come_are_as_large_as_a_batch_even_after_a_larger_message() -> None:
+    lanes = open_lanes(batch_bytes=1_000)
+    large = scan(
+        b'{"storeId":"s","objectType":"DEAL","externalObjectId":"1","changedAt":1,"properties":'
+        b'{"a":"%b"}}' % (b"x" * 5_000),
+        0,
+        None,
+        None,
+        -1,
+    )
+    assert large is not None
+    full = lanes.add(large[0], 0.0)
+    assert full is not None
+    lanes.take(full)
+    lanes.add(groups_of([str(number) for number in range(50)]), 0.0)
+    assert lanes.to_come_bytes(2) == 2 * 1_000
+    assert 2 * 1_000 < lanes.to_come_bytes(50) < 50 * 1_000
 
 
 def test_bodies_to_come_are_those_of_messages_that_are_not_copied_yet() -> None:
