@@ -163,7 +163,8 @@ class Intake:
             try:
                 async with aclosing(self._source.chunks()) as chunks:  # type: ignore[type-var]
                     async for chunk in chunks:
-                        await self._rewind()
+                        if not chunk.coming_bytes:  # The input need not have been checked yet.
+                            await self._rewind()
                         await to_batch.send(chunk)
                         if is_large(chunk):
                             await self._has_room_for_large.wait()

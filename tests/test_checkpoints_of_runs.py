@@ -161,6 +161,20 @@ async def test_another_input_is_refused_before_anything_is_sent(
     assert (tmp_path / "ck").read_bytes() == before, "the checkpoint still holds for the old input"
 
 
+async def test_another_input_with_a_long_line_is_refused_before_letters_are_taken_back(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    source = written(tmp_path / "in", 9_000, bad=(5,))
+    settings = settings_for(endpoint, tmp_path)
+    await interrupted_after(2, endpoint, source, settings)
+    before = letters_in(tmp_path)
+    assert before
+    source.write_text(json.dumps({"long": "x" * 5_000_000}) + "\n")  # It is announced.
+    with pytest.raises(UsageError):
+        await push(source, settings)
+    assert letters_in(tmp_path) == before
+
+
 async def test_no_message_has_two_letters_after_a_run_was_cut_off(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:

@@ -371,6 +371,36 @@ async def test_who_does_not_want_an_announced_line_does_not_wait_for_it(tmp_path
     assert not any(reader.is_alive() for reader in readers)
 
 
+async def test_a_reading_that_was_given_up_does_not_count_in_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").write_bytes(b"x\n" * 150_000 + b"y" * 3_000_000)
+    source, read_one = LineSource([tmp_path / "in"]), os.read
+    is_held, goes_on = threading.Event(), threading.Event()
+    held: list[threading.Thread] = []
+
+    def read_slowly(descriptor: int, wanted: int) -> bytes:
+        reader = threading.current_thread()
+        if reader.name == "pusher-reader" and source.read_bytes > 900_000 and not held:
+            held.append(reader)
+            is_held.set()
+            goes_on.wait(DEADLINE_S)
+        return read_one(descriptor, wanted)
+
+    monkeypatch.setattr(os, "read", read_slowly)
+    async with aclosing(chunks_of(source)) as chunks:
+        assert (await next_chunk(chunks)).line_count
+        assert await asyncio.to_thread(is_held.wait, DEADLINE_S)
+    async with aclosing(chunks_of(source)) as chunks:
+        assert (await next_chunk(chunks)).line_count
+        goes_on.set()  # The first one comes to the announcement of the long line.
+        await asyncio.to_thread(held[0].join, DEADLINE_S)
+        assert not held[0].is_alive()
+        async for _ in chunks:
+            pass
+    assert source.handed_bytes == source.read_bytes
+
+
 # Reading again
 
 

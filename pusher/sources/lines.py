@@ -68,6 +68,18 @@ class _Input:
     """What it holds is kept there, decompressed."""
 
 
+@dataclass(slots=True, eq=False)
+class _Ahead:
+    """How far one reading is. One that was given up may go on for a while beside the next."""
+
+    handoff: Handoff
+    read_at: deque[int]
+    """For each chunk in the hand-off, what was read when it was cut."""
+    uncut_bytes: int = 0
+    """What was read since the last chunk."""
+    announced_bytes: int = UNANNOUNCED_BYTES
+
+
 class LineSource:
     """Files and pipes, one after the other, in chunks of whole lines.
 
@@ -110,9 +122,6 @@ class LineSource:
         self.can_be_read_again = self._are_files
         self.size_bytes = self._size_bytes() if self._are_files else None
         self.read_bytes = self.handed_bytes = 0
-        self._read_at: deque[int] = deque()
-        self._uncut_bytes = 0  # What was read since the last chunk.
-        self._announced_bytes = UNANNOUNCED_BYTES
         self.paths = [entry.path.resolve() for entry in self._inputs if entry.path]
         """The files among the inputs."""
 
@@ -188,11 +197,11 @@ class LineSource:
             UsageError: an input is not the one that its position belongs to.
         """
         positions, self._positions = self._positions, {}
-        self._read_at = deque()  # For each chunk in the hand-off, what was read when it was cut.
         handoff = Handoff(asyncio.get_running_loop(), READ_AHEAD_CHUNKS)
+        ahead = _Ahead(handoff, deque())
         thread = threading.Thread(
             target=_fill,
-            args=(handoff, self._noted(self._read(positions, handoff), self._read_at)),
+            args=(handoff, self._noted(self._read(positions, ahead), ahead)),
             name="pusher-reader",
             daemon=True,
         )
@@ -204,37 +213,37 @@ class LineSource:
                     return
                 if isinstance(item, Exception):
                     raise item
-                self.handed_bytes = self._read_at.popleft()
+                self.handed_bytes = ahead.read_at.popleft()
                 yield item
                 handoff.let_in(item)
         finally:
             handoff.close()
 
-    def _noted(self, chunks: Iterator[Chunk], read_at: deque[int]) -> Iterator[Chunk]:
+    def _noted(self, chunks: Iterator[Chunk], ahead: _Ahead) -> Iterator[Chunk]:
         """Note before each chunk how much has been read so far."""
         for chunk in chunks:
-            read_at.append(self.read_bytes)
-            self._uncut_bytes, self._announced_bytes = 0, UNANNOUNCED_BYTES
+            ahead.read_at.append(self.read_bytes)
+            ahead.uncut_bytes, ahead.announced_bytes = 0, UNANNOUNCED_BYTES
             yield chunk
 
     def _announced(
-        self, blocks: Iterator[bytes], start: Chunk, most_bytes: int, handoff: Handoff
+        self, blocks: Iterator[bytes], start: Chunk, most_bytes: int, ahead: _Ahead
     ) -> Iterator[bytes]:
         """Wait for room for a long line while it is read, each time that it has doubled."""
-        self._uncut_bytes = -start.offset  # What comes before is passed over.
+        ahead.uncut_bytes = -start.offset  # What comes before is passed over.
         for block in blocks:
-            self._uncut_bytes += len(block)
+            ahead.uncut_bytes += len(block)
             yield block
-            if self._announced_bytes <= self._uncut_bytes <= most_bytes:
-                self._announced_bytes = min(2 * self._uncut_bytes, most_bytes)
-                self._read_at.append(self.read_bytes)
-                if not handoff.put(replace(start, coming_bytes=self._announced_bytes)):
+            if ahead.announced_bytes <= ahead.uncut_bytes <= most_bytes:
+                ahead.announced_bytes = min(2 * ahead.uncut_bytes, most_bytes)
+                ahead.read_at.append(self.read_bytes)
+                if not ahead.handoff.put(replace(start, coming_bytes=ahead.announced_bytes)):
                     return
 
     def _size_bytes(self) -> int:
         return sum(_file_size(entry) - entry.start for entry in self._inputs if entry.end is None)
 
-    def _read(self, positions: Mapping[str, Position], handoff: Handoff) -> Iterator[Chunk]:
+    def _read(self, positions: Mapping[str, Position], ahead: _Ahead) -> Iterator[Chunk]:
         is_first = not self._readings
         if is_first and self._ends:
             self._check_whole()
@@ -246,7 +255,7 @@ class LineSource:
         for partitions in _in_turns(self._inputs, self._found_format()):
             yield from _interleaved(
                 [
-                    (self._chunks_of(entry, reading, positions, handoff) for entry in files)
+                    (self._chunks_of(entry, reading, positions, ahead) for entry in files)
                     for files in partitions
                 ]
             )
@@ -256,7 +265,7 @@ class LineSource:
         entry: _Input,
         reading: Reading,
         positions: Mapping[str, Position],
-        handoff: Handoff,
+        ahead: _Ahead,
     ) -> Iterator[Chunk]:
         max_line_bytes = self._max_line_bytes
         if entry.letters is not None:
@@ -267,7 +276,7 @@ class LineSource:
             blocks = up_to(blocks, end.offset if end else 0, entry.name)
         after = positions.get(entry.name)
         start = Chunk(b"", entry.name, after.offset if after else 0, 0, 0)
-        blocks = self._announced(blocks, start, max_line_bytes, handoff)
+        blocks = self._announced(blocks, start, max_line_bytes, ahead)
         if entry.letters is None and self._formats is not None:
             return reading.chunks(
                 blocks,
