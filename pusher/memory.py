@@ -25,7 +25,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Memory:
-    """The memory of this process, against what it took at first.
+    """The memory of this process, against what it took at first; it changes how that is managed.
 
     Where messages of many sizes come and go, the allocator is left with gaps. glibc's also learns
     from each large block that it should keep as much, and twice that at the end of each heap: it

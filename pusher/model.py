@@ -173,8 +173,8 @@ class Chunk:
     rejected: Sequence[Rejection] = ()
     """What the source could make no line of."""
     coming_bytes: int = 0
-    """The next chunk is not read to its end and may take so much; this one has nothing itself.
-    Reading goes on when the chunk after it is asked for."""
+    """A chunk is being read that may take so much, or more: then that is said again. This one has
+    nothing itself. Reading goes on when the next one is asked for."""
 
     def lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield (line number, offset, line without its end) for each line that is not blank."""

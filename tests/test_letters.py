@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_whatever_was_written_comes_out_again(records: list[bytes]) -> None:
         for line in chunk.data.split(b"\n")
     ]
     assert out[:-1] == records
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+async def test_a_file_of_letters_may_begin_with_one_of_megabytes(
+    tmp_path: Path, suffix: str
+) -> None:
+    long_line = LINE.replace(b'"1"', b'"' + b'\\"' * 1_500_000 + b'"')
+    data, path = letter(long_line) + letter(), tmp_path / f"dead.ndjson{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix else data)
+    chunks = await chunks_of(open_source([path], letters=LetterFilter()))
+    lines = [line for chunk in chunks for _, _, line in chunk.lines() if line]
+    assert lines == [long_line, LINE]
+    with pytest.raises(UsageError, match="no "):
+        open_source([tmp_path])
 
 
 def test_a_file_of_messages_cannot_be_replayed(tmp_path: Path) -> None:

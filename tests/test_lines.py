@@ -28,7 +28,7 @@ from pusher.model import Chunk
 from pusher.sources.cutting import cut_into_chunks, up_to
 from pusher.sources.decompressing import decompressed
 from pusher.sources.handoff import CHUNK_BYTES
-from pusher.sources.lines import LineSource
+from pusher.sources.lines import ANNOUNCED_STEP_BYTES, LineSource
 
 BOM = b"\xef\xbb\xbf"
 DEADLINE_S = 10.0
@@ -310,16 +310,16 @@ def announced(chunks: list[Chunk]) -> list[int]:
 
 
 @pytest.mark.parametrize("ending", [b"\n", b""])
-async def test_a_long_line_is_announced_each_time_that_it_has_doubled(
-    tmp_path: Path, ending: bytes
-) -> None:
-    (tmp_path / "in").write_bytes(b"x\n" * 300_000 + b"y" * 5_000_000 + ending)
+async def test_a_long_line_is_announced_in_steps(tmp_path: Path, ending: bytes) -> None:
+    (tmp_path / "in").write_bytes(b"x\n" * 300_000 + b"y" * 17_000_000 + ending)
     chunks = await read(LineSource([tmp_path / "in"]))
     coming = announced(chunks)
-    assert [one < two <= 2 * one + CHUNK_BYTES for one, two in pairwise(coming)] == [True, True]
-    assert coming[-2] < 5_000_000 <= coming[-1]
+    steps = [two - one for one, two in pairwise(coming)]
+    assert all(0 < step <= ANNOUNCED_STEP_BYTES + CHUNK_BYTES for step in steps)
+    assert 5 < len(coming) < 9
+    assert coming[-2] < 17_000_000 <= coming[-1]
     assert (chunks[-2].data, chunks[-2].coming_bytes) == (b"", coming[-1])
-    assert chunks[-1].data == b"y" * 5_000_000 + ending
+    assert chunks[-1].data == b"y" * 17_000_000 + ending
     assert {chunk.line_count for chunk in chunks if chunk.coming_bytes} == {0}
 
 

@@ -45,6 +45,9 @@ LOOK_BYTES = 4 << 10
 UNANNOUNCED_BYTES = 1 << 20
 """So much of a line is read without a word."""
 
+ANNOUNCED_STEP_BYTES = 4 << 20
+"""No more than that is announced of a line that may end before."""
+
 PARTITIONS_AT_A_TIME = 16
 """Each has a file open."""
 
@@ -229,13 +232,14 @@ class LineSource:
     def _announced(
         self, blocks: Iterator[bytes], start: Chunk, most_bytes: int, ahead: _Ahead
     ) -> Iterator[bytes]:
-        """Wait for room for a long line while it is read, each time that it has doubled."""
+        """Wait for room for a long line while it is read, each time that it is a step longer."""
         ahead.uncut_bytes = -start.offset  # What comes before is passed over.
         for block in blocks:
             ahead.uncut_bytes += len(block)
             yield block
             if ahead.announced_bytes <= ahead.uncut_bytes <= most_bytes:
-                ahead.announced_bytes = min(2 * ahead.uncut_bytes, most_bytes)
+                step_bytes = min(ahead.uncut_bytes, ANNOUNCED_STEP_BYTES)
+                ahead.announced_bytes = min(ahead.uncut_bytes + step_bytes, most_bytes)
                 ahead.read_at.append(self.read_bytes)
                 if not ahead.handoff.put(replace(start, coming_bytes=ahead.announced_bytes)):
                     return

@@ -6,7 +6,6 @@ import glob
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -29,6 +28,8 @@ _log = logging.getLogger("pusher")
 
 _DEAD_LETTER_KEYS = frozenset({"reason", "run_id", "attempts"})
 _FIRST_LINE_BYTES_MAX = 1 << 20
+_FIRST_LETTER_BYTES_MAX = 65 << 20
+"""It holds a line of up to 32 MiB, escaped, or as Base64."""
 
 
 def open_source(
@@ -172,14 +173,18 @@ def _first_line(path: Path) -> bytes:
     """The first line of a file; empty where it cannot be read."""
     if not path.is_file():
         return b""
-    first_line = b""
+    parts: list[bytes] = []
+    left = _FIRST_LINE_BYTES_MAX
     try:
         with path.open("rb") as file:
             blocks = iter(lambda: file.read(4096), b"")
-            for block in islice(decompressed(blocks, str(path)), _FIRST_LINE_BYTES_MAX // 4096):
-                first_line += block
-                if b"\n" in first_line:
+            for block in decompressed(blocks, str(path)):
+                if not parts and block.startswith(b'{"reason"'):
+                    left = _FIRST_LETTER_BYTES_MAX
+                parts.append(block)
+                left -= len(block)
+                if b"\n" in block or left <= 0:
                     break
     except (OSError, InputError):
         return b""  # Whatever is wrong with it is said when it is read.
-    return first_line.partition(b"\n")[0]
+    return b"".join(parts).partition(b"\n")[0]
