@@ -263,12 +263,11 @@ def test_thousands_of_lanes_are_found_and_forgotten_in_any_order() -> None:
         assert lanes.lane_count == len(known)
 
 
-@pytest.mark.parametrize("rounds", [1, 2])
-def test_thousands_of_ids_in_flight_land_in_any_order(rounds: int) -> None:
+def test_thousands_of_ids_in_flight_land_in_any_order() -> None:
     rng, lanes = random.Random(2), open_lanes()
-    for first in range(rounds):
+    for _ in range(2):  # What the first round leaves behind shows in the second.
         flying: list[tuple[Any, str, bytes]] = []
-        for number in range(first, 12_000):
+        for number in range(12_000):
             lane = lanes.lane(str(number % 3), "DEAL")
             lanes.extend(lane, b"{}", str(number // 4), [number], 0.0)
             flying.append((lane, str(number // 4), lanes.take(lane)[3]))
