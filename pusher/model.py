@@ -16,6 +16,7 @@ __all__ = [
     "ASSOCIATION_ORDER",
     "EMPTY_MAP",
     "ID_SEPARATOR",
+    "LONG_LINE_BYTES",
     "OBJECT_TYPES",
     "Action",
     "Answer",
@@ -136,6 +137,11 @@ class Partition:
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.number}]"
+
+
+LONG_LINE_BYTES = 1 << 20
+"""A line of more is announced while it is read, comes in a chunk of its own, as what has to be done
+to some lines of a chunk copies all of them, and waits for room."""
 
 
 @dataclass(slots=True, eq=False)

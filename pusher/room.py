@@ -9,7 +9,7 @@ from typing import Protocol
 from pusher.batching import LANE_BYTES, Batcher
 from pusher.constraint import Constraint
 from pusher.memory import Memory
-from pusher.model import Batch, Chunk, Halt, HaltKind, Lane
+from pusher.model import LONG_LINE_BYTES, Batch, Chunk, Halt, HaltKind, Lane
 from pusher.report import why_parked
 from pusher.settling import Settlement
 from pusher.stopping import Stopping
@@ -17,8 +17,6 @@ from pusher.tally import Tally
 from pusher.watermark import Ledger
 
 __all__ = ["Outlet", "Room", "is_large"]
-
-_LARGE_BYTES = 1 << 20
 
 _LOOK_EVERY_CHUNKS = 4
 """Asking the system how much memory is taken takes as long as a hundred messages."""
@@ -29,7 +27,7 @@ COUNTED_LANE_BYTES = 450
 
 def is_large(chunk: Chunk) -> bool:
     """Room is to be made for it first; while it waits, no other one does."""
-    return len(chunk.data) > _LARGE_BYTES or chunk.coming_bytes > 0
+    return len(chunk.data) > LONG_LINE_BYTES or chunk.coming_bytes > 0
 
 
 class Outlet(Protocol):

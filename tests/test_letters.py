@@ -130,6 +130,17 @@ async def test_a_file_of_letters_may_begin_with_one_of_megabytes(
         open_source([tmp_path])
 
 
+async def test_a_first_letter_may_be_as_long_as_the_longest_line_makes_it(tmp_path: Path) -> None:
+    long_line = LINE.replace(b'"1"', b'"' + b"\\\\" * 17_000_000 + b'"')
+    path = tmp_path / "dead"
+    path.write_bytes(letter(long_line))
+    source = open_source([path], max_line_bytes=40 << 20, letters=LetterFilter())
+    (chunk,) = (chunk for chunk in await chunks_of(source) if chunk.data)
+    assert chunk.data == long_line + b"\n"
+    with pytest.raises(UsageError, match="not a file of dead letters"):
+        open_source([path], max_line_bytes=1 << 20, letters=LetterFilter())
+
+
 def test_a_file_of_messages_cannot_be_replayed(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(LINE + b"\n")
     with pytest.raises(UsageError, match="not a file of dead letters"):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import xxhash
 
 from pusher.errors import InputError, UsageError
-from pusher.model import Chunk, Position
+from pusher.model import LONG_LINE_BYTES, Chunk, Position
 
 __all__ = [
     "BOM",
@@ -34,9 +34,6 @@ FEED_BYTES = 1 << 20
 UNCOPIED_BYTES = 248 << 10
 """A block of whole lines is passed on as it is: those of files mostly have so much. What a pipe
 gives is often less, and leaves a hole in memory where there was room for more."""
-
-ALONE_BYTES = 1 << 20
-"""A line of more comes alone: what has to be done to some lines of a chunk copies all of them."""
 
 BOM = b"\xef\xbb\xbf"
 _CLOSING = b" \t\r\n]"
@@ -258,7 +255,7 @@ class LineCutter:
             self._place.pass_by(block[:start])
             yield self._oversized(self._skipped_head, self._skipped_bytes + end)
             self._skipped_bytes = 0
-        elif self._tail_bytes > ALONE_BYTES:
+        elif self._tail_bytes > LONG_LINE_BYTES:
             start = block.find(b"\n") + 1
             if start:
                 self._tail.write(memoryview(block)[:start])

@@ -15,7 +15,10 @@ from pusher.model import Chunk, Problem, Rejection
 from pusher.records import Skipped
 from pusher.sources.exports import Formats, Reading
 
-__all__ = ["LetterFilter", "unwrapped"]
+__all__ = ["LetterFilter", "letter_bytes_max", "unwrapped"]
+
+FIELDS_BYTES = 64 << 10
+"""What a letter has beside its line."""
 
 NOT_CHOSEN = Skipped("other_letter")
 NOT_WHOLE = Skipped("not_whole")
@@ -34,6 +37,11 @@ class LetterFilter:
         return (not self.reasons or reason in self.reasons) and (
             not self.statuses or status in self.statuses
         )
+
+
+def letter_bytes_max(max_line_bytes: int) -> int:
+    """How long a letter can be that holds a line of up to `max_line_bytes`, as it escapes it."""
+    return 2 * max_line_bytes + FIELDS_BYTES
 
 
 class _Letter(msgspec.Struct):

@@ -24,13 +24,13 @@ from pathlib import Path
 from pusher.detecting import Detected
 from pusher.envelopes import Format
 from pusher.errors import DiskError, InputError, UsageError
-from pusher.model import Chunk, Position
+from pusher.model import LONG_LINE_BYTES, Chunk, Position
 from pusher.showing import Examples
 from pusher.sources.cutting import cut_into_chunks, pass_over, up_to
 from pusher.sources.decompressing import decompressed
 from pusher.sources.exports import Formats, Reading, file_place_of
 from pusher.sources.handoff import CHUNK_BYTES, Handoff
-from pusher.sources.letters import LetterFilter, unwrapped
+from pusher.sources.letters import LetterFilter, letter_bytes_max, unwrapped
 from pusher.sources.probing import probe
 from pusher.spool import Spool, SpoolPlan
 
@@ -38,12 +38,8 @@ __all__ = ["LineSource"]
 
 READ_AHEAD_CHUNKS = 8
 PIPE_BYTES = 1 << 20
-LETTER_BYTES = 64 << 10
 LOOK_BYTES = 4 << 10
 """So much of a block is looked at for the end of its last line, before the block is read."""
-
-UNANNOUNCED_BYTES = 1 << 20
-"""So much of a line is read without a word."""
 
 ANNOUNCED_STEP_BYTES = 4 << 20
 """No more than that is announced of a line that may end before."""
@@ -80,7 +76,7 @@ class _Ahead:
     """For each chunk in the hand-off, what was read when it was cut."""
     uncut_bytes: int = 0
     """What was read since the last chunk."""
-    announced_bytes: int = UNANNOUNCED_BYTES
+    announced_bytes: int = LONG_LINE_BYTES
 
 
 class LineSource:
@@ -226,7 +222,7 @@ class LineSource:
         """Note before each chunk how much has been read so far."""
         for chunk in chunks:
             ahead.read_at.append(self.read_bytes)
-            ahead.uncut_bytes, ahead.announced_bytes = 0, UNANNOUNCED_BYTES
+            ahead.uncut_bytes, ahead.announced_bytes = 0, LONG_LINE_BYTES
             yield chunk
 
     def _announced(
@@ -273,7 +269,7 @@ class LineSource:
     ) -> Iterator[Chunk]:
         max_line_bytes = self._max_line_bytes
         if entry.letters is not None:
-            max_line_bytes = 2 * max_line_bytes + LETTER_BYTES  # A letter escapes its line.
+            max_line_bytes = letter_bytes_max(max_line_bytes)
         blocks = self._plain_blocks(entry)
         if self._ends:
             end = self._ends.get(entry.name)

@@ -14,7 +14,7 @@ from pusher.envelopes import format_of
 from pusher.errors import InputError, UsageError
 from pusher.sources.decompressing import decompressed
 from pusher.sources.exports import Formats, file_place_of
-from pusher.sources.letters import LetterFilter
+from pusher.sources.letters import LetterFilter, letter_bytes_max
 from pusher.sources.lines import STDIN, LineSource
 from pusher.sources.sidecars import SIDECARS, is_keys_name, values_beside
 from pusher.sources.topics import SCHEME
@@ -28,8 +28,6 @@ _log = logging.getLogger("pusher")
 
 _DEAD_LETTER_KEYS = frozenset({"reason", "run_id", "attempts"})
 _FIRST_LINE_BYTES_MAX = 1 << 20
-_FIRST_LETTER_BYTES_MAX = 65 << 20
-"""It holds a line of up to 32 MiB, escaped, or as Base64."""
 
 
 def open_source(
@@ -57,15 +55,16 @@ def open_source(
         UsageError: nothing is there, or it cannot be read.
     """
     inputs: list[str | Path] = []
+    letter_bytes = letter_bytes_max(max_line_bytes)
     named = {Path(spec) for spec in specs}
     for spec in specs:
-        inputs.extend(_expanded(spec))
+        inputs.extend(_expanded(spec, letter_bytes))
     if inputs.count(STDIN) > 1:
         raise UsageError("standard input can be read only once")
     letter_files = {
         one
         for one in inputs
-        if isinstance(one, Path) and one in named and _is_dead_letter_file(one)
+        if isinstance(one, Path) and one in named and _is_dead_letter_file(one, letter_bytes)
     }
     for one in inputs if letters is not None else ():
         if one not in letter_files:
@@ -79,7 +78,7 @@ def open_source(
     )
 
 
-def _expanded(spec: str | Path) -> list[str | Path]:
+def _expanded(spec: str | Path, letter_bytes: int) -> list[str | Path]:
     if spec == STDIN:
         return [spec]
     text = os.fspath(spec)
@@ -97,17 +96,17 @@ def _expanded(spec: str | Path) -> list[str | Path]:
     path = Path(text)
     try:
         if path.is_dir():
-            return _files_below(path)
+            return _files_below(path, letter_bytes)
         if not path.exists() and glob.has_magic(text):
-            return _matching(text)
+            return _matching(text, letter_bytes)
     except OSError as error:
         raise UsageError(f"{text}: {error.strerror}") from error
     return [path]
 
 
-def _files_below(directory: Path) -> list[str | Path]:
+def _files_below(directory: Path, letter_bytes: int) -> list[str | Path]:
     paths = list(_walk(directory))
-    found: list[str | Path] = [path for path in paths if _looks_like_input(path)]
+    found: list[str | Path] = [path for path in paths if _looks_like_input(path, letter_bytes)]
     tombstones = [path for path in paths if is_keys_name(path) and values_beside(path) is None]
     if tombstones and not found:
         return list(tombstones)
@@ -123,14 +122,14 @@ def _files_below(directory: Path) -> list[str | Path]:
     return found
 
 
-def _matching(pattern: str) -> list[str | Path]:
+def _matching(pattern: str, letter_bytes: int) -> list[str | Path]:
     found: list[str | Path] = []
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path takes no absolute pattern
     for name in sorted(names):
         path = Path(name)
         if path.is_dir():
-            found.extend(file for file in _walk(path) if _looks_like_input(file))
-        elif not _is_dead_letter_file(path):
+            found.extend(file for file in _walk(path) if _looks_like_input(file, letter_bytes))
+        elif not _is_dead_letter_file(path, letter_bytes):
             found.append(path)
     if not found:
         raise UsageError(f"{pattern}: no file matches")
@@ -143,7 +142,7 @@ def _walk(directory: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _looks_like_input(path: Path) -> bool:
+def _looks_like_input(path: Path, letter_bytes: int) -> bool:
     name = path.name.lower()
     if name.endswith(SIDECARS) or not path.is_file():
         return False
@@ -153,15 +152,18 @@ def _looks_like_input(path: Path) -> bool:
         for compression in COMPRESSED_SUFFIXES
     )
     if has_suffix:
-        return not _is_dead_letter_file(path)
+        return not _is_dead_letter_file(path, letter_bytes)
     # Files of an Aiven sink have no suffix but that of their compression.
-    return file_place_of(path, "aiven") is not None and format_of(_first_line(path)) == "aiven"
+    return (
+        file_place_of(path, "aiven") is not None
+        and format_of(_first_line(path, letter_bytes)) == "aiven"
+    )
 
 
-def _is_dead_letter_file(path: Path) -> bool:
+def _is_dead_letter_file(path: Path, letter_bytes: int) -> bool:
     """Tell by the first line: a dead letter says why, in which run, and holds a record."""
     try:
-        letter = orjson.loads(_first_line(path))
+        letter = orjson.loads(_first_line(path, letter_bytes))
     except orjson.JSONDecodeError:
         return False
     if not isinstance(letter, dict) or not letter.keys() >= _DEAD_LETTER_KEYS:
@@ -169,8 +171,8 @@ def _is_dead_letter_file(path: Path) -> bool:
     return "record" in letter or "record_base64" in letter
 
 
-def _first_line(path: Path) -> bytes:
-    """The first line of a file; empty where it cannot be read."""
+def _first_line(path: Path, letter_bytes: int) -> bytes:
+    """The first line of a file, as far as it is needed; empty where it cannot be read."""
     if not path.is_file():
         return b""
     parts: list[bytes] = []
@@ -180,7 +182,7 @@ def _first_line(path: Path) -> bytes:
             blocks = iter(lambda: file.read(4096), b"")
             for block in decompressed(blocks, str(path)):
                 if not parts and block.startswith(b'{"reason"'):
-                    left = _FIRST_LETTER_BYTES_MAX
+                    left = max(left, letter_bytes)
                 parts.append(block)
                 left -= len(block)
                 if b"\n" in block or left <= 0:
