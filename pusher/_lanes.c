@@ -297,30 +297,50 @@ static int reserve_places(OpenLanes *self, OpenLane *lane, uint32_t more) {
 }
 
 static void ask_for_bytes(const char *from, uint32_t length) {
-    const char *end = from + (length < AHEAD_BYTES ? length : AHEAD_BYTES);
-    for (; from < end; from += 64) PREFETCH_READ(from);
-    PREFETCH_READ(end);
+    if (length == 0) return;
+    const char *last = from + (length < AHEAD_BYTES ? length : AHEAD_BYTES) - 1;
+    for (; from < last; from += 64) PREFETCH_READ(from);
+    PREFETCH_READ(last);
 }
 
-static void ask_for_message(const Place *place) {
-    const Record *record = place->record;
-    const char *data = PyBytes_AS_STRING(place->groups->data);
-    PREFETCH_READ(data + record->id);
-    ask_for_bytes(data + record->properties.start, record->properties.length);
-    ask_for_bytes(data + record->associations.start, record->associations.length);
+static void ask_for_record(const Place *place) {
+    PREFETCH_READ(place->record);
+    PREFETCH_READ(&place->groups->data);
 }
+
+/* A page that was not used for long is only looked up for sure by a load, so there is one first. The
+   loads of several messages overlap. */
+static void ask_for_messages(const Place *places, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        const char *data = PyBytes_AS_STRING(places[i].groups->data);
+        (void)*(const volatile char *)(data + places[i].record->id);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const Record *record = places[i].record;
+        const char *data = PyBytes_AS_STRING(places[i].groups->data);
+        if (record->time != NONE) PREFETCH_READ(data + record->time);
+        ask_for_bytes(data + record->properties.start, record->properties.length);
+        ask_for_bytes(data + record->associations.start, record->associations.length);
+    }
+}
+
+static uint32_t at_most(uint32_t count, uint32_t most) { return count < most ? count : most; }
 
 /* Copy messages from their places into a body; the place after them. */
 static char *gather(char *to, const Place *places, uint32_t count, int is_first) {
-    for (uint32_t i = 0; i < 2 * AHEAD && i < count; i++) PREFETCH_READ(places[i].record);
-    for (uint32_t i = 0; i < AHEAD && i < count; i++) ask_for_message(&places[i]);
-    for (uint32_t i = 0; i < count; i++) {
-        const Place *one = &places[i];
-        if (i + 2 * AHEAD < count) PREFETCH_READ(one[2 * AHEAD].record);
-        if (i + AHEAD < count) ask_for_message(&one[AHEAD]);
-        if (!is_first) *to++ = ',';
-        is_first = 0;
-        to = put_message(to, one->record, one->groups);
+    for (uint32_t i = 0; i < at_most(count, 2 * AHEAD); i++) ask_for_record(&places[i]);
+    ask_for_messages(places, at_most(count, AHEAD));
+    while (count > 0) {
+        const uint32_t now = at_most(count, AHEAD), next = at_most(count - now, AHEAD);
+        for (uint32_t i = 2 * AHEAD; i < at_most(count, 3 * AHEAD); i++) ask_for_record(&places[i]);
+        ask_for_messages(places + now, next);
+        for (uint32_t i = 0; i < now; i++) {
+            if (!is_first) *to++ = ',';
+            is_first = 0;
+            to = put_message(to, places[i].record, places[i].groups);
+        }
+        places += now;
+        count -= now;
     }
     return to;
 }
