@@ -56,6 +56,7 @@ class Bench:
             "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
             "python": platform.python_version(),
             "load_before": round(os.getloadavg()[0], 2),
+            "fresh_memory_s_per_gib": _fresh_memory_s(),
         }
 
     def versions(self) -> dict[str, str]:
@@ -225,6 +226,26 @@ def _say(scenario: Scenario, name: str, found: object) -> None:
 def _size(folder: Path, scenario: Scenario) -> int:
     plain = replace(scenario.stream, compression="")
     return (folder / plain.name).stat().st_size
+
+
+_TOUCH = """
+import mmap, time
+memory = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+ones = b"1" * ((1 << 30) // mmap.PAGESIZE)
+began_s = time.perf_counter()
+memory[:: mmap.PAGESIZE] = ones
+print(round(time.perf_counter() - began_s, 2))
+"""
+
+
+def _fresh_memory_s() -> float:
+    """What the system needs to give out 1 GiB that is touched for the first time.
+
+    Some virtual machines have to ask their host for each page, and give it back soon after. In a
+    process of its own, as children are counted with the most memory that their parent had.
+    """
+    touch = [sys.executable, "-c", _TOUCH]
+    return float(subprocess.run(touch, check=True, capture_output=True, text=True).stdout)
 
 
 def _cpu_model() -> str:
