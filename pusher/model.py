@@ -140,8 +140,8 @@ class Partition:
 
 
 LONG_LINE_BYTES = 1 << 20
-"""A line of more is announced while it is read, comes in a chunk of its own, as what has to be done
-to some lines of a chunk copies all of them, and waits for room."""
+"""A longer line is announced while it is read, and waits for room. It comes in a chunk of its own,
+as what has to be done to some lines of a chunk copies all of them."""
 
 
 @dataclass(slots=True, eq=False)
