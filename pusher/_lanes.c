@@ -296,9 +296,11 @@ static int reserve_places(OpenLanes *self, OpenLane *lane, uint32_t more) {
     return 0;
 }
 
+static uint32_t at_most(uint32_t count, uint32_t most) { return count < most ? count : most; }
+
 static void ask_for_bytes(const char *from, uint32_t length) {
     if (length == 0) return;
-    const char *last = from + (length < AHEAD_BYTES ? length : AHEAD_BYTES) - 1;
+    const char *last = from + at_most(length, AHEAD_BYTES) - 1;
     for (; from < last; from += 64) PREFETCH_READ(from);
     PREFETCH_READ(last);
 }
@@ -323,8 +325,6 @@ static void ask_for_messages(const Place *places, uint32_t count) {
         ask_for_bytes(data + record->associations.start, record->associations.length);
     }
 }
-
-static uint32_t at_most(uint32_t count, uint32_t most) { return count < most ? count : most; }
 
 /* Copy messages from their places into a body; the place after them. */
 static char *gather(char *to, const Place *places, uint32_t count, int is_first) {
